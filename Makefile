@@ -1,0 +1,29 @@
+# The environment is .venv, made from requirements.txt; every target makes or refreshes it first.
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+export DVC_NO_ANALYTICS = 1
+
+BIN = .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test test-all check env clean
+
+demo: env  ## environment, embedded data, the whole pipeline on real footage, report/index.html
+	@$(BIN)/inbetween demo
+
+test: env  ## the tests, under 12 minutes on 2 cores
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not faults" tests
+
+test-all: env  ## with the slow and the fault-injection campaigns
+	@$(BIN)/python -m pytest tests
+
+check: env  ## ruff, mypy, links in docs, tools.yaml
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/inbetween check
+
+env: .venv/.ready
+
+.venv/.ready: pyproject.toml requirements.txt env.sh
+	@bash env.sh
+
+clean:  ## everything that can be made again, but for the DVC cache
+	@rm -rf .venv .inbetween report .pytest_cache .mypy_cache .ruff_cache

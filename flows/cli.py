@@ -1,0 +1,102 @@
+"""The command line `inbetween`. Each command checks its input, calls one function, and turns our errors into one line.
+
+Exit codes: 0 done; 2 the user's mistake, one line that names the file, row or parameter and the remedy; 1 a fault.
+Heavy imports stand inside the commands: `inbetween stage NAME` loads only what that stage needs.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.project import prepare_environment
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Low-frame-rate video of a person in action to high-frame-rate video: a DVC pipeline, run by Prefect.",
+)  # fmt: skip
+params_app = typer.Typer(no_args_is_help=True, help="The parameter sets of the project.")
+app.add_typer(params_app, name="params")
+
+
+@app.command(epilog="Example: inbetween stage pose sample")
+def stage(
+    name: Annotated[str, typer.Argument(help="download, split, pose, background, render, evaluate or report")],
+    item: Annotated[str, typer.Argument(help="batch, background set or render; none for report")] = "",
+) -> None:
+    """Run one stage in this process: what dvc.yaml calls. Use `dvc repro` or `inbetween repro` to run what is due."""
+    from flows.stage import run_stage
+
+    run_stage(name, item)
+
+
+@app.command(epilog="Example: inbetween repro render@warp-8 --plan")
+def repro(
+    targets: Annotated[list[str] | None, typer.Argument(help="stages, such as pose@sample or render; all by default")] = None,
+    force: Annotated[bool, typer.Option(help="run the stages even where nothing changed, from nothing")] = False,
+    plan: Annotated[bool, typer.Option(help="say what would run, and run nothing")] = False,
+) -> None:
+    """`dvc repro` as a Prefect flow: stages as tasks, their work as tasks of the same run, the same dvc.lock."""
+    from flows.repro import plan_repro, run_repro
+
+    if plan:
+        plan_repro(targets or [])
+    else:
+        run_repro(targets or [], force=force)
+
+
+@app.command(epilog="Example: make demo, which makes the environment and then runs this")
+def demo() -> None:
+    """The whole pipeline on the sample's real footage by plain `dvc repro`, then the numbers and the page to open."""
+    from flows.demo import run_demo
+
+    run_demo()
+
+
+@app.command(epilog="Example: inbetween check")
+def check() -> None:
+    """Hold what the project's files say: params, tools.yaml, catalogues, links in docs."""
+    from flows.check import run_check
+
+    run_check()
+
+
+@params_app.command("use", epilog="Example: inbetween params use paper")
+def params_use(name: Annotated[str, typer.Argument(help="a file of params/: paper or sample")]) -> None:
+    """Replace params.yaml by params/NAME.yaml, on a clean work tree."""
+    from flows.check import use_params
+
+    use_params(name)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    prepare_environment()
+    from tasks.errors import InbetweenError
+
+    try:
+        app(standalone_mode=True)
+    except InbetweenError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except ImportError as error:
+        # A slim machine lacks the system libraries that OpenCV's wheel links to.
+        if ".so" not in str(error):
+            raise
+        _fail(f"{error}; install the system packages (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0 libxcb1)", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(line: str, code: int) -> None:
+    command = Path(sys.argv[0]).name
+    words = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
+    print(f"{command} {words}: {line}".replace(" :", ":"), file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The one place that decides where a stage's groups of items run.
+
+Always in this stage's own processes; under a Prefect flow (INBETWEEN_RUN_CONTEXT names its run context) each group is
+also a task of that run, which waits for its process. Plain `dvc repro` imports no Prefect.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import TypeVar
+
+from flows.lifetime import kill_children, start_worker_process
+from flows.project import RUN_CONTEXT
+
+G = TypeVar("G")
+R = TypeVar("R")
+
+
+def count_workers(workers: int) -> int:
+    """Processes a stage: the parameter, or one a core that this process may use."""
+    if workers:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_groups(
+    function: Callable[[G], R],
+    groups: Sequence[G],
+    *,
+    workers: int,
+    names: Sequence[str],
+    on_done: Callable[[G, R], None],
+) -> None:
+    """Run `function` on every group, a process each, at most `workers` at a time.
+
+    Args:
+        names: what each group is called in Prefect.
+        on_done: called in this process as groups finish, in no fixed order.
+    Raises: the first error of a group; those that have not begun are dropped, those at work are ended.
+    """
+    if not groups:
+        return
+    # forkserver: children start from a process without threads, with the stage's modules already imported.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_modules_of(function))
+    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=context, initializer=start_worker_process)
+    try:
+        if context_file := os.environ.get(RUN_CONTEXT):
+            from flows.prefect_tasks import map_as_tasks
+
+            map_as_tasks(pool, function, groups, names=names, on_done=on_done, context_file=Path(context_file))
+        else:
+            futures: dict[Future[R], G] = {pool.submit(function, group): group for group in groups}
+            for future in as_completed(futures):
+                on_done(futures[future], future.result())
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        kill_children()  # a group may have minutes to go, and it may have programs of its own
+        raise
+
+
+def _modules_of(function: object) -> list[str]:
+    """Modules that the work needs, found through functools.partial."""
+    found = []
+    for part in (function, getattr(function, "func", None), *getattr(function, "args", ())):
+        inner = getattr(part, "func", part)
+        if callable(inner) and hasattr(inner, "__module__"):
+            found.append(inner.__module__)
+    return [name for name in dict.fromkeys(found) if name.split(".")[0] in {"tasks", "models"}]

@@ -1,0 +1,159 @@
+"""params.yaml and tools.yaml as typed models: unknown keys, wrong types and impossible values are refused by path.
+
+A new knob goes into the section of the stage that reads it, with its bound and unit here and a comment in params.yaml;
+the stage lists its section in dvc.yaml. No default stands in code for what params.yaml states.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from tasks.errors import ParamsError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+KeyStep = Annotated[int, Field(ge=2, le=64)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class RunParams(Section):
+    workers: int = Field(ge=0, le=1024)
+    ffmpeg: Literal["pinned", "system"]
+
+
+class DownloadParams(Section):
+    missing: Literal["fail", "skip"]
+    max_height: int = Field(ge=16, le=8192)
+    max_fps: int = Field(ge=1, le=1000)
+    retries: int = Field(ge=0, le=1000)
+    rate_limit_bytes_s: int | None = Field(ge=1)
+    cookies: str | None
+
+
+class SplitParams(Section):
+    max_chunk_frames: int = Field(ge=1, le=256)
+
+
+class PoseParams(Section):
+    worker: Literal["mediapipe", "openpose"]
+    upscale: float = Field(ge=1, le=4)
+    min_score: float = Field(ge=0, lt=1)
+    timeout_s: float = Field(gt=0)
+
+
+class BackgroundParams(Section):
+    interpolator: Literal["flow"]
+
+
+class RenderParams(Section):
+    crf: int = Field(ge=0, le=51)
+
+
+class EvaluateParams(Section):
+    pck_torso_share: float = Field(gt=0, le=1)
+    matte_margin_torso_share: float = Field(gt=0, le=1)
+
+
+class ReportParams(Section):
+    media_height: int = Field(ge=120, le=4320)
+    sample_frames: int = Field(ge=1, le=10)
+
+
+class BatchParams(Section):
+    key_steps: list[KeyStep] = Field(min_length=1)
+    openpose: str
+
+
+class BackgroundSet(Section):
+    batch: Name
+    key_step: KeyStep
+
+
+class RenderSet(Section):
+    batch: Name
+    split: Literal["train", "test"]
+    key_step: KeyStep
+    motion: Literal["linear", "cubic", "robust"]
+    method: Literal["blend", "flow", "warp"]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    run: RunParams
+    download: DownloadParams
+    split: SplitParams
+    pose: PoseParams
+    background: BackgroundParams
+    render: RenderParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    batches: dict[Name, BatchParams] = Field(min_length=1)
+    backgrounds: dict[Name, BackgroundSet]
+    renders: dict[Name, RenderSet]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Params":
+        wanted = {f"{batch}-{step}": (batch, step) for batch, b in self.batches.items() for step in b.key_steps}
+        found = {name: (b.batch, b.key_step) for name, b in self.backgrounds.items()}
+        for name, pair in found.items():
+            if wanted.get(name) != pair:
+                raise ValueError(
+                    f"backgrounds.{name}: batch {pair[0]}, key step {pair[1]}; the name must be BATCH-K of a batch in"
+                    f" `batches` and one of its key_steps"
+                )
+        for name, (batch, step) in wanted.items():
+            if name not in found:
+                raise ValueError(f"backgrounds.{name}: is missing; add `{name}: {{batch: {batch}, key_step: {step}}}`")
+        for name, render in self.renders.items():
+            if f"{render.batch}-{render.key_step}" not in wanted:
+                raise ValueError(
+                    f"renders.{name}: batch {render.batch} has no key step {render.key_step};"
+                    f" add it to batches.{render.batch}.key_steps"
+                )
+        for name, batch_params in self.batches.items():
+            if len(set(batch_params.key_steps)) != len(batch_params.key_steps):
+                raise ValueError(f"batches.{name}.key_steps: a step stands twice")
+        return self
+
+
+def read_yaml(path: Path) -> object:
+    """YAML 1.2 as DVC reads it (1e-4 is a number; a key that stands twice is refused).
+
+    Raises: ParamsError where the file is missing or not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path.name}: there is no such file in {path.parent}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise ParamsError(f"{path.name}: not readable as YAML: {line[:300]}") from error
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml. Raises: ParamsError naming the key's path, what was found and what is allowed."""
+    try:
+        return Params.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first, *others = error.errors()
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "is not known; see params.yaml in git for the keys there are"
+        found = first["input"]
+        shown = "" if isinstance(found, dict) or first["type"] == "extra_forbidden" else f" (found {found!r})"
+        more = f"; and {len(others)} more" if others else ""
+        raise ParamsError(f"{path.name}: {where + ': ' if where else ''}{message}{shown}{more}") from error
+
+
+def load_tools(path: Path) -> dict[str, str]:
+    """tools.yaml: tool -> version. Raises: ParamsError where a version is not text."""
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
+        raise ParamsError(f"{path.name}: must be lines of TOOL: VERSION, versions as text (quote numbers)")
+    return content

@@ -1,0 +1,32 @@
+"""Where the project is, and what its processes must have in their environment."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".inbetween"  # ours, ignored by git and DVC, disposable
+
+RUN_CONTEXT = "INBETWEEN_RUN_CONTEXT"  # file with the Prefect run that a stage's work belongs to
+FRESH = "INBETWEEN_FRESH"  # "1" = finished items of earlier runs are not used
+
+_QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what this process and all that it starts rely on; a value the user has set stays."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Numeric libraries stay on one thread a process: stages use processes, and some results (OpenCV's DIS flow, sums
+    # in BLAS) depend on the thread count, which must not depend on the machine.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    scripts = str(Path(sys.executable).parent)  # dvc.yaml calls `inbetween` by name
+    path = os.environ.get("PATH", "")
+    if scripts not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([scripts, path])

@@ -1,0 +1,136 @@
+"""`inbetween stage NAME [ITEM]`: what dvc.yaml calls. Checks everything first, then runs flows/stages/NAME.py."""
+
+import importlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel
+
+from flows.lifetime import end_with_parent, hold_lock
+from flows.mapping import count_workers, map_groups
+from flows.params import Params, load_params, load_tools
+from flows.progress import Progress, format_duration, say
+from flows.project import FRESH, ROOT, STATE
+from flows.tools import check_tools
+from tasks.errors import ParamsError
+from tasks.items import GroupRecord, Item, ItemStore, Work, do_group, group_items, hash_file, item_key
+
+STAGES = ("download", "split", "pose", "background", "render", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage may use: checked parameters, folders, and a map over items.
+
+    name: "background".  item: "sample-4", or "" for a stage that runs once.
+    """
+
+    name: str
+    item: str
+    params: Params
+    tools: Mapping[str, str]
+    code: Mapping[str, str]
+    store: ItemStore
+    workers: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.item}" if self.item else self.name
+
+    def data(self, *parts: str) -> Path:
+        return Path("data", *parts)
+
+    def key(self, section: BaseModel | None, *parts: object) -> str:
+        """An item's key: this stage's code and tools, the parameters it reads, and the caller's parts (its inputs)."""
+        params = section.model_dump() if section else None
+        return item_key(self.name, self.code, self.tools, params, *parts)
+
+    def do(self, work: Work, items: Sequence[Item], groups: Sequence[Sequence[Item]] | None = None) -> None:
+        """Have every item's output in the store; what an earlier run finished is not done again.
+
+        Args:
+            work: a picklable function of a group of items.
+            groups: how the items that are still to do stand together; by default runs of about equal length.
+        """
+        todo = [item for item in items if not self.store.has(item.key)]
+        wanted = {item.key for item in todo}
+        if groups is None:
+            groups = group_items(todo, self.workers)
+        groups = [[item for item in group if item.key in wanted] for group in groups]
+        groups = [group for group in groups if group]
+        say(f"{self.label}: {len(items)} items, {len(items) - len(todo)} kept from earlier runs, {len(todo)} to do")
+        with Progress(self.label, len(todo)) as progress:
+
+            def on_done(group: Sequence[Item], record: GroupRecord) -> None:
+                progress.advance(record.num_items)
+
+            map_groups(
+                partial(do_group, work, store=self.store),
+                groups,
+                workers=self.workers,
+                names=[f"{self.label}: {group[0].name}" + (f" +{len(group) - 1}" if group[1:] else "") for group in groups],
+                on_done=on_done,
+            )
+
+
+def run_stage(name: str, item: str = "") -> None:
+    """Run one stage in this process, in the project's folder. Raises: InbetweenError for what a user can mend."""
+    if name not in STAGES:
+        raise ParamsError(f"stage {name!r}: is not known; the stages are {', '.join(STAGES)}")
+    os.chdir(ROOT)
+    end_with_parent()
+    params = load_params(ROOT / "params.yaml")
+    module = importlib.import_module(f"flows.stages.{name}")
+    label = f"{name}@{item}" if item else name
+    tools = check_tools(module.TOOLS, load_tools(ROOT / "tools.yaml"), params.run.ffmpeg)
+    with hold_lock(STATE / "locks" / f"{label}.lock", label):
+        stage = Stage(
+            name=name,
+            item=item,
+            params=params,
+            tools=tools,
+            code=hash_code(module),
+            store=ItemStore(STATE / "items", is_fresh=os.environ.get(FRESH) == "1"),
+            workers=count_workers(params.run.workers),
+        )
+        start = time.monotonic()
+        module.run(stage)
+        say(f"{label}: done in {format_duration(time.monotonic() - start)}")
+
+
+def code_files(module: ModuleType) -> list[str]:
+    """The project's files that this process has imported and that shape a stage's bytes, and the scripts it names.
+
+    These are the stage's code deps in dvc.yaml. Left out is what only chooses where work runs or hands over values that
+    DVC already tracks as params: everything of flows/ but the stage's own file.
+    """
+    files = set(getattr(module, "SCRIPTS", ()))
+    for loaded in list(sys.modules.values()):
+        path = getattr(loaded, "__file__", None)
+        if not path or not Path(path).is_relative_to(ROOT):
+            continue
+        name = Path(path).relative_to(ROOT).as_posix()
+        if name.startswith(("tasks/", "models/", "flows/stages/")) and Path(path).stat().st_size:
+            files.add(name)
+    return sorted(files)
+
+
+def hash_code(module: ModuleType) -> dict[str, str]:
+    return {name: hash_file(ROOT / name) for name in code_files(module)}
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """An output folder with nothing of an earlier run in it."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    yield path

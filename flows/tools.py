@@ -1,0 +1,55 @@
+"""tools.yaml against what is installed: versions that shape bytes must be the recorded ones."""
+
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from flows.project import ROOT
+from tasks.errors import ToolError
+from tasks.video import ffmpeg_path
+
+_PACKAGES = {
+    "numpy": "numpy",
+    "opencv": "opencv-python",
+    "pyarrow": "pyarrow",
+    "scikit-image": "scikit-image",
+    "scipy": "scipy",
+}
+
+
+@cache
+def ffmpeg_version(source: Literal["pinned", "system"]) -> str:
+    line = subprocess.run([ffmpeg_path(source), "-version"], capture_output=True, text=True, check=True).stdout
+    match = re.match(r"ffmpeg version (\S+)", line)
+    return match[1] if match else "unknown"
+
+
+def installed_version(tool: str, ffmpeg: Literal["pinned", "system"]) -> str:
+    """The version of a tool as it would run now. Raises: ToolError where it is not installed or not known."""
+    if tool == "ffmpeg":
+        return ffmpeg_version(ffmpeg)
+    if tool == "mediapipe":
+        script = (ROOT / "tasks/workers/mediapipe_worker.py").read_text()
+        match = re.search(r"mediapipe==([\d.]+)", script)
+        return match[1] if match else "unpinned"
+    if tool not in _PACKAGES:
+        raise ToolError(f"tools.yaml: {tool} is not known; the tools are ffmpeg, mediapipe, {', '.join(_PACKAGES)}")
+    try:
+        return version(_PACKAGES[tool])
+    except PackageNotFoundError as error:
+        raise ToolError(f"{_PACKAGES[tool]} is not installed; run `make env`") from error
+
+
+def check_tools(names: Sequence[str], recorded: Mapping[str, str], ffmpeg: Literal["pinned", "system"]) -> dict[str, str]:
+    """The recorded versions of the named tools. Raises: ToolError where one is missing in tools.yaml or not true."""
+    for name in names:
+        found = installed_version(name, ffmpeg)
+        if recorded.get(name) != found:
+            raise ToolError(
+                f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; run `make env` for"
+                f" the recorded one, or write the new version into tools.yaml and have its stages run again"
+            )
+    return {name: recorded[name] for name in names}

@@ -1,0 +1,236 @@
+"""Render: the frames between the keys, from key frames, observed poses and backgrounds alone; tables and .mp4."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.motion.classical import interpolate_joints
+from models.renderer import KeyPair, render_between
+from models.skeleton import NUM_JOINTS, torso_length
+from tasks.background import count_keys, runs_of_keys, share
+from tasks.errors import TableError
+from tasks.items import Item, ItemStore
+from tasks.tables import (
+    RENDER_SCHEMA,
+    Image,
+    Table,
+    decode_png,
+    encode_png,
+    hash_rows,
+    picture_column,
+    write_table,
+)
+from tasks.video import write_mp4
+
+Motion = Literal["linear", "cubic", "robust"]
+Method = Literal["blend", "flow", "warp"]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    key_step: int
+    motion: Motion
+    method: Method
+
+
+@dataclass(frozen=True)
+class RenderSpec:
+    """Keys first_key..last_key-1 of a clip, each with the gap after it.
+
+    joints_px_TJD: (rows from the first key to the key after the last one, 19, 3) predicted joints; None = not needed.
+    key_joints_px_KJD: the observed joints of the keys first_key..last_key.
+    """
+
+    clip_path: Path
+    pose_path: Path
+    background_path: Path
+    settings: RenderSettings
+    first_key: int
+    last_key: int
+    num_keys: int
+    torso_px: float
+    joints_px_TJD: FloatArray | None
+    key_joints_px_KJD: FloatArray | None
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    clip: str
+    items: list[Item]
+    metadata: dict[str, str]
+
+
+def read_poses(table: Table, which: str) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """One pass of a pose table: its row numbers, and (rows, 19, 3) joints in px.
+
+    Raises: TableError where the table has no such pass.
+    """
+    rows = np.flatnonzero(table.column("pass") == which)
+    if not len(rows):
+        raise TableError(f"{table.path}: has no pass {which!r}; add its key step to the batch, and run pose again")
+    return rows, table.column("joints")[rows].reshape(-1, NUM_JOINTS, 3).astype(np.float64)
+
+
+def plan_render(
+    clip_path: Path, poses: Path, backgrounds: Path, settings: RenderSettings, key: Callable[..., str]
+) -> RenderPlan:
+    """Predict one clip's joints and cut its render into items.
+
+    Reads the clip's key rows, the pose pass "observed-K" and the "render" backgrounds, and nothing else.
+    """
+    clip = Table("clip", clip_path)
+    name = clip.metadata["clip"]
+    step = settings.key_step
+    num_keys = count_keys(clip.num_rows, step)
+    times = clip.column("time").astype(np.float64)
+    joints: FloatArray | None = None
+    key_joints: FloatArray | None = None
+    torso_px = 0.0
+    pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
+    pose = background = None
+    pose_rows: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+    if settings.method == "warp":
+        pose = Table("pose", pose_path)
+        pose_rows, key_joints = read_poses(pose, f"observed-{step}")
+        if len(pose_rows) != num_keys:
+            raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {name}; run pose again")
+        last_row = (num_keys - 1) * step
+        joints = interpolate_joints(times[: last_row + 1 : step], key_joints, times[: last_row + 1], settings.motion)
+        torso_px = torso_length(key_joints)
+    if settings.method in ("flow", "warp"):
+        background = Table("background", background_path)
+    items = []
+    for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
+        end = min(last, num_keys - 1)
+        rows = slice(first * step, end * step + 1)
+        spec = RenderSpec(
+            clip_path=clip_path,
+            pose_path=pose_path,
+            background_path=background_path,
+            settings=settings,
+            first_key=first,
+            last_key=last,
+            num_keys=num_keys,
+            torso_px=torso_px,
+            joints_px_TJD=None if joints is None else joints[rows],
+            key_joints_px_KJD=None if key_joints is None else key_joints[first : end + 1],
+        )
+        inputs = [hash_rows(clip, range(rows.start, rows.stop, step), ("frame", "image")), times[rows].tolist()]
+        if pose is not None and joints is not None:
+            inputs += [hash_rows(pose, pose_rows[first : end + 1].tolist(), ("joints", "matte"))]
+            inputs += [joints[rows].tolist(), torso_px]
+        if background is not None:
+            wanted = _background_rows(background, clip.frames[rows])
+            inputs += [hash_rows(background, sorted(wanted.values()), ("frame", "image"))]
+        items.append(Item(f"{name} keys {first}-{last - 1}", key(None, settings.__dict__, inputs, first, last), spec))
+    facts = {n: clip.metadata[n] for n in ("clip", "batch", "video", "split", "fps", "width", "height", "source_sha256")}
+    return RenderPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
+
+
+def _background_rows(background: Table, frames: npt.NDArray[np.int32]) -> dict[int, int]:
+    """Frame -> row of its "render" background, for those of the frames that have one."""
+    numbers = background.frames
+    is_wanted = (background.column("use") == "render") & np.isin(numbers, frames)
+    return {int(numbers[row]): int(row) for row in np.flatnonzero(is_wanted)}
+
+
+def render_chunk(spec: RenderSpec) -> pa.Table:
+    """The frames of a run of keys: keys as they are (the same PNG bytes), the frames between them generated."""
+    clip = Table("clip", spec.clip_path)
+    frames, times = clip.frames, clip.column("time").astype(np.float64)
+    step, method = spec.settings.key_step, spec.settings.method
+    rows: list[dict[str, object]] = []
+    keys: dict[int, bytes] = {}
+    for number in range(spec.first_key, spec.last_key):
+        row = number * step
+        before, after = int(frames[row]), int(frames[min(row + step, len(frames) - 1)])
+        picture = keys.pop(number, None) or clip.read_picture(row)
+        rows.append(_row(before, times[row], "original", "", before, before, picture))
+        if number == spec.num_keys - 1:
+            break
+        keys[number + 1] = clip.read_picture(row + step)
+        for between, data in _between(spec, clip, number, picture, keys[number + 1], frames, times):
+            rows.append(_row(int(frames[between]), times[between], "generated", method, before, after, data))
+    return pa.Table.from_pylist(rows, schema=RENDER_SCHEMA)
+
+
+def _row(
+    frame: int, time: float, origin: str, method: str, before: int, after: int, picture: bytes
+) -> dict[str, object]:
+    return {
+        "frame": frame,
+        "time": float(time),
+        "origin": origin,
+        "method": method,
+        "key_before": before,
+        "key_after": after,
+        "image": {"bytes": picture, "path": f"{frame:06d}.png"},
+    }
+
+
+def _between(
+    spec: RenderSpec,
+    clip: Table,
+    number: int,
+    picture_0: bytes,
+    picture_1: bytes,
+    frames: npt.NDArray[np.int32],
+    times: FloatArray,
+) -> Iterator[tuple[int, bytes]]:
+    """(row, PNG) of each frame between key `number` and the next."""
+    step, method = spec.settings.key_step, spec.settings.method
+    start, end = number * step, (number + 1) * step
+    between = range(start + 1, end)
+    backgrounds: dict[int, bytes] = {}
+    if method in ("flow", "warp"):
+        table = Table("background", spec.background_path)
+        row_of = _background_rows(table, frames[start + 1 : end])
+        missing = [int(frames[row]) for row in between if int(frames[row]) not in row_of]
+        if missing:
+            raise TableError(f"{spec.background_path}: lacks frame {missing[0]}; run background again")
+        backgrounds = {row: table.read_picture(row_of[int(frames[row])]) for row in between}
+        if method == "flow":  # the interpolated picture itself
+            yield from backgrounds.items()
+            return
+    pair = KeyPair(decode_png(picture_0), decode_png(picture_1))
+    if method == "warp":
+        assert spec.key_joints_px_KJD is not None
+        local = number - spec.first_key
+        pair = KeyPair(
+            pair.image_0,
+            pair.image_1,
+            mattes=_mattes(spec, number),
+            joints_0_px_JD=spec.key_joints_px_KJD[local],
+            joints_1_px_JD=spec.key_joints_px_KJD[local + 1],
+            torso_px=spec.torso_px,
+        )
+    wanted = [share(times, start, row, end) for row in between]
+    joints = None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
+    images: list[Image] = render_between(
+        method, pair, wanted, joints, [decode_png(backgrounds[row]) for row in between] if backgrounds else None
+    )
+    yield from zip(between, map(encode_png, images), strict=True)
+
+
+def _mattes(spec: RenderSpec, number: int) -> tuple[Image | None, Image | None]:
+    table = Table("pose", spec.pose_path)
+    rows, _ = read_poses(table, f"observed-{spec.settings.key_step}")
+    cells = [table.read_cell("matte", int(rows[n])) for n in (number, number + 1)]
+    first, second = (decode_png(cell, grey=True) if isinstance(cell, bytes) else None for cell in cells)
+    return first, second
+
+
+def write_render(plan: RenderPlan, store: ItemStore, folder: Path, crf: int, ffmpeg: str) -> None:
+    """CLIP.parquet (frames and the sidecar facts of each) and CLIP.mp4."""
+    path = folder / f"{plan.clip}.parquet"
+    write_table("render", path, (store.get(item.key) for item in plan.items), plan.metadata)
+    table = Table("render", path)
+    images = (table.read_image(row) for row in range(table.num_rows))
+    write_mp4(path.with_suffix(".mp4"), images, Fraction(plan.metadata["fps"]), crf, ffmpeg)

@@ -1,0 +1,218 @@
+"""Every parquet table of the project: its columns, how it is written, how pictures are read back.
+
+One writer for all: zstd, fixed settings, one row group a chunk, a temporary name until it is whole. The same rows give
+the same bytes on any machine. Nothing here names a clock, a run or a host.
+Pictures are lossless PNG in a struct<bytes, path> that the `datasets` library reads as an Image; in memory they are
+BGR uint8 (H, W, 3), as OpenCV has them.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.skeleton import NUM_JOINTS
+from tasks.errors import TableError
+
+Image = npt.NDArray[np.uint8]
+
+MAX_CHUNK_FRAMES = 256
+MAX_CHUNK_BYTES = 64 * 2**20  # of decoded pictures: what an item may hold in memory
+PNG_LEVEL = 1  # 2 % larger files than zlib's default, a quarter of the time
+
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+CLIP_SCHEMA = pa.schema([("frame", pa.int32()), ("time", pa.float64()), ("image", _PICTURE)])
+POSE_SCHEMA = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("pass", pa.string()),
+        ("joints", pa.list_(pa.float32(), NUM_JOINTS * 3)),
+        ("keypoints", pa.list_(pa.float32())),
+        ("matte", pa.binary()),
+    ]
+)
+BACKGROUND_SCHEMA = pa.schema([("frame", pa.int32()), ("use", pa.string()), ("image", _PICTURE)])
+RENDER_SCHEMA = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("time", pa.float64()),
+        ("origin", pa.string()),
+        ("method", pa.string()),
+        ("key_before", pa.int32()),
+        ("key_after", pa.int32()),
+        ("image", _PICTURE),
+    ]
+)
+SCHEMAS = {"clip": CLIP_SCHEMA, "pose": POSE_SCHEMA, "background": BACKGROUND_SCHEMA, "render": RENDER_SCHEMA}
+
+
+def frames_per_chunk(height: int, width: int) -> int:
+    """How many pictures of this size one item may hold: at most 256, at most 64 MB of pixels."""
+    return max(1, min(MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // (height * width * 3)))
+
+
+def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
+    """BGR (H, W, 3) or grey (H, W) uint8 to PNG bytes; the same picture always gives the same bytes."""
+    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
+    if not ok:
+        raise TableError(f"a picture of shape {image.shape} could not be written as PNG")
+    return data.tobytes()
+
+
+def decode_png(data: bytes, *, grey: bool = False) -> Image:
+    """PNG bytes to BGR (H, W, 3), or (H, W) where `grey`."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    if image is None:
+        raise TableError("a table's picture is damaged; remove the table and run its stage again")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def picture_column(images: Iterable[bytes], names: Iterable[str]) -> pa.Array:
+    return pa.array([{"bytes": data, "path": name} for data, name in zip(images, names, strict=True)], type=_PICTURE)
+
+
+def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Mapping[str, str]) -> None:
+    """Write one table, a row group a chunk, under a temporary name until it is whole.
+
+    Args:
+        kind: a key of SCHEMAS; recorded in the file, and checked when it is read.
+        chunks: in the order in which the rows shall stand; only one is held at a time.
+        metadata: the facts of the whole table, text to text.
+    """
+    schema = SCHEMAS[kind].with_metadata(_file_metadata(kind, metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            write_statistics=["frame"],
+            store_schema=True,
+            data_page_size=2**20,
+        ) as writer:
+            for chunk in chunks:
+                if chunk.num_rows:
+                    writer.write_table(chunk.cast(SCHEMAS[kind]), row_group_size=chunk.num_rows)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _file_metadata(kind: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    facts = {"inbetween": json.dumps({"table": kind, **dict(sorted(metadata.items()))})}
+    if "image" in SCHEMAS[kind].names:
+        features = {
+            field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _hf_dtype(field.type), "_type": "Value"}
+            for field in SCHEMAS[kind]
+        }
+        facts["huggingface"] = json.dumps({"info": {"features": features}})
+    return facts
+
+
+def _hf_dtype(kind: pa.DataType) -> str:
+    return {"double": "float64"}.get(str(kind), str(kind))
+
+
+class Table:
+    """A parquet table of ours, opened for reading row by row; pictures are decoded only when asked for.
+
+    Attributes:
+        kind, metadata: what write_table was given.
+        num_rows: rows in the file.
+    """
+
+    def __init__(self, kind: str, path: Path) -> None:
+        """Raises: TableError where the file is missing, unreadable, or a table of another kind."""
+        self.path = path
+        if not path.is_file():
+            raise TableError(f"{path}: there is no such table; run the stage that makes it, or `dvc checkout {path}`")
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise TableError(f"{path}: not a readable parquet file ({reason}); remove it, run its stage again") from error
+        schema = self._file.schema_arrow
+        facts = json.loads((schema.metadata or {}).get(b"inbetween", b"{}"))
+        self.kind = facts.pop("table", None)
+        if self.kind != kind or not schema.remove_metadata().equals(SCHEMAS[kind]):
+            raise TableError(f"{path}: holds {self.kind or 'no table of ours'}, where a {kind} table is needed")
+        self.metadata: dict[str, str] = facts
+        self.num_rows = self._file.metadata.num_rows
+        ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])
+        self._group_starts = np.concatenate([[0], ends])
+        self._cached_group: tuple[int, str, pa.ChunkedArray] | None = None
+
+    def column(self, name: str) -> npt.NDArray[np.generic]:
+        """One column of plain values, whole, as NumPy; (num_rows, n) for lists of fixed size."""
+        values = self._file.read([name])[name].combine_chunks()
+        if pa.types.is_fixed_size_list(values.type):
+            flat: npt.NDArray[np.generic] = values.flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(values), -1)
+        plain: npt.NDArray[np.generic] = values.to_numpy(zero_copy_only=False)
+        return plain
+
+    @property
+    def frames(self) -> npt.NDArray[np.int32]:
+        return self.column("frame").astype(np.int32)
+
+    def read_cell(self, name: str, row: int) -> object:
+        """One cell as a Python value; consecutive rows of a row group are read from disk once."""
+        group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
+        if self._cached_group is None or self._cached_group[:2] != (group, name):
+            self._cached_group = None  # free the old group before the new one is read
+            self._cached_group = (group, name, self._file.read_row_group(group, [name])[name])
+        return self._cached_group[2][row - int(self._group_starts[group])].as_py()
+
+    def read_picture(self, row: int) -> bytes:
+        """The PNG bytes of the `image` column."""
+        cell = self.read_cell("image", row)
+        assert isinstance(cell, dict)
+        data = cell["bytes"]
+        assert isinstance(data, bytes)
+        return data
+
+    def read_image(self, row: int) -> Image:
+        return decode_png(self.read_picture(row))
+
+    def read_chunk(self, start: int, stop: int) -> pa.Table:
+        """Rows start..stop-1, all columns."""
+        groups = range(
+            int(np.searchsorted(self._group_starts, start, side="right")) - 1,
+            int(np.searchsorted(self._group_starts, stop, side="left")),
+        )
+        table = self._file.read_row_groups(list(groups))
+        return table.slice(start - int(self._group_starts[groups.start]), stop - start)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def hash_rows(table: Table, rows: Sequence[int], columns: Sequence[str]) -> str:
+    """sha256 of the given cells and of the table's facts: what an item made from these rows depends on."""
+    digest = hashlib.sha256(json.dumps(table.metadata, sort_keys=True).encode())
+    for name in columns:
+        for row in rows:
+            cell = table.read_cell(name, row)
+            data = cell["bytes"] if isinstance(cell, dict) else cell
+            raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def iter_tables(kind: str, folder: Path) -> Iterator[Table]:
+    """Every table of a folder, in the order of their names."""
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise TableError(f"{folder}: holds no {kind} table; run the stage that makes it")
+    for path in paths:
+        yield Table(kind, path)

@@ -1,0 +1,113 @@
+"""A copy of the project in a temporary folder, with its own git and DVC, for tests that run stages for real."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+FOOTAGE = SHARED / "footage"
+BIN = Path(sys.executable).parent
+
+needs_footage = pytest.mark.skipif(not FOOTAGE.is_dir(), reason="the real footage of ../shared is not on this machine")
+
+
+
+@dataclass
+class Sandbox:
+    """A project copy. run() calls a command in it the way a user would."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "INBETWEEN_", "DVC_"))}
+        env |= {
+            "PYTHONPATH": str(self.root),  # the copy's code, not the installed checkout's
+            "PATH": f"{BIN}{os.pathsep}{env['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_HOME": str(self.root / ".inbetween" / "prefect"),
+            "HOME": env["HOME"],
+        }
+        return env | self.env
+
+    def run(self, *command: str, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=timeout
+        )
+        assert not check or done.returncode == 0, f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in a session of its own and do not wait."""
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def commit(self, message: str = "change") -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+
+def copy_project(root: Path) -> Sandbox:
+    """The project's files as they stand (tracked and new), without data and environment, in a git repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    sandbox = Sandbox(root)
+    sandbox.run("git", "init", "-q", "-b", "main")
+    sandbox.run("git", "config", "user.email", "test@example.org")
+    sandbox.run("git", "config", "user.name", "Test")
+    sandbox.commit("start")
+    return sandbox
+
+
+def write_batch(sandbox: Sandbox, batch: str, clips: Sequence[tuple[str, str, int, int]], size: str = "180,320") -> None:
+    """catalog/BATCH from clips (clip, footage file name without .mp4, first, last)."""
+    videos = dict.fromkeys(video for _, video, _, _ in clips)
+    sandbox.write(
+        f"catalog/{batch}/videos.csv",
+        "video,source,licence\n" + "".join(f"{v},file:{FOOTAGE / v}.mp4,BSD-3-Clause\n" for v in videos),
+    )
+    sandbox.write(
+        f"catalog/{batch}/clips.csv",
+        "clip,video,split,subject,first,last,width,height\n"
+        + "".join(f"{c},{v},test,someone,{first},{last},{size}\n" for c, v, first, last in clips),
+    )
+
+
+def set_batches(sandbox: Sandbox, batches: Sequence[str], key_step: int = 8, methods: Sequence[str] = ("flow",)) -> None:
+    """params.yaml of the copy for these batches: one key step, and a render a method and batch."""
+    text = (sandbox.root / "params.yaml").read_text().split("\nbatches:")[0]
+    lines = [text, "batches:"]
+    for batch in batches:
+        lines.append(f"  {batch}: {{key_steps: [{key_step}], openpose: data/raw/embedded/openpose}}")
+    lines.append("backgrounds:")
+    lines += [f"  {batch}-{key_step}: {{batch: {batch}, key_step: {key_step}}}" for batch in batches]
+    lines.append("renders:")
+    for batch in batches:
+        lines += [
+            f"  {batch}-{method}-{key_step}:"
+            f" {{batch: {batch}, split: test, key_step: {key_step}, motion: robust, method: {method}}}"
+            for method in methods
+        ]
+    sandbox.write("params.yaml", "\n".join(lines) + "\n")
