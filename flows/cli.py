@@ -34,7 +34,9 @@ def stage(
 
 @app.command(epilog="Example: inbetween repro render@warp-8 --plan")
 def repro(
-    targets: Annotated[list[str] | None, typer.Argument(help="stages, such as pose@sample or render; all by default")] = None,
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="stages, such as pose@sample or render; all by default")
+    ] = None,
     force: Annotated[bool, typer.Option(help="run the stages even where nothing changed, from nothing")] = False,
     plan: Annotated[bool, typer.Option(help="say what would run, and run nothing")] = False,
 ) -> None:
@@ -86,7 +88,10 @@ def main() -> None:
         # A slim machine lacks the system libraries that OpenCV's wheel links to.
         if ".so" not in str(error):
             raise
-        _fail(f"{error}; install the system packages (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0 libxcb1)", 2)
+        _fail(
+            f"{error}; install the system packages (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0 libxcb1)",
+            2,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

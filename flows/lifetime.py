@@ -60,10 +60,11 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def kill_children() -> None:
-    """SIGKILL every descendant of this process."""
+    """SIGKILL every descendant of this process, but for multiprocessing's book-keeper, which ends by itself."""
     for child in psutil.Process().children(recursive=True):
         try:
-            child.kill()
+            if not any("resource_tracker" in word for word in child.cmdline()):
+                child.kill()
         except psutil.Error:
             continue
 

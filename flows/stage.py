@@ -19,9 +19,11 @@ from flows.mapping import count_workers, map_groups
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
 from flows.project import FRESH, ROOT, STATE
+from flows.raw_data import check_committed_raw_data
 from flows.tools import check_tools
 from tasks.errors import ParamsError
 from tasks.items import GroupRecord, Item, ItemStore, Work, do_group, group_items, hash_file, item_key
+from tasks.tables import read_skipped
 
 STAGES = ("download", "split", "pose", "background", "render", "evaluate", "report")
 
@@ -76,7 +78,9 @@ class Stage:
                 partial(do_group, work, store=self.store),
                 groups,
                 workers=self.workers,
-                names=[f"{self.label}: {group[0].name}" + (f" +{len(group) - 1}" if group[1:] else "") for group in groups],
+                names=[
+                    f"{self.label}: {group[0].name}" + (f" +{len(group) - 1}" if group[1:] else "") for group in groups
+                ],
                 on_done=on_done,
             )
 
@@ -87,6 +91,7 @@ def run_stage(name: str, item: str = "") -> None:
         raise ParamsError(f"stage {name!r}: is not known; the stages are {', '.join(STAGES)}")
     os.chdir(ROOT)
     end_with_parent()
+    check_committed_raw_data()
     params = load_params(ROOT / "params.yaml")
     module = importlib.import_module(f"flows.stages.{name}")
     label = f"{name}@{item}" if item else name
@@ -125,6 +130,12 @@ def code_files(module: ModuleType) -> list[str]:
 
 def hash_code(module: ModuleType) -> dict[str, str]:
     return {name: hash_file(ROOT / name) for name in code_files(module)}
+
+
+def note_missing_clips(stage: Stage, clips: Path) -> None:
+    """Say which clips a batch goes without because their video was skipped."""
+    for clip, reason in read_skipped(clips).items():
+        say(f"{stage.label}: goes on without clip {clip}: {reason}")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Literal
 
 from flows.project import ROOT
 from tasks.errors import ToolError
-from tasks.video import ffmpeg_path
 
 _PACKAGES = {
     "numpy": "numpy",
@@ -22,6 +21,8 @@ _PACKAGES = {
 
 @cache
 def ffmpeg_version(source: Literal["pinned", "system"]) -> str:
+    from tasks.video import ffmpeg_path  # here, so that only stages that use ffmpeg import it
+
     line = subprocess.run([ffmpeg_path(source), "-version"], capture_output=True, text=True, check=True).stdout
     match = re.match(r"ffmpeg version (\S+)", line)
     return match[1] if match else "unknown"
@@ -43,8 +44,10 @@ def installed_version(tool: str, ffmpeg: Literal["pinned", "system"]) -> str:
         raise ToolError(f"{_PACKAGES[tool]} is not installed; run `make env`") from error
 
 
-def check_tools(names: Sequence[str], recorded: Mapping[str, str], ffmpeg: Literal["pinned", "system"]) -> dict[str, str]:
-    """The recorded versions of the named tools. Raises: ToolError where one is missing in tools.yaml or not true."""
+def check_tools(
+    names: Sequence[str], recorded: Mapping[str, str], ffmpeg: Literal["pinned", "system"]
+) -> dict[str, str]:
+    """The recorded versions of the named tools. Raises: ToolError where one is missing or not true."""
     for name in names:
         found = installed_version(name, ffmpeg)
         if recorded.get(name) != found:

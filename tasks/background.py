@@ -12,7 +12,16 @@ import pyarrow as pa
 
 from models.renderer.flow import FlowPair
 from tasks.items import Item, ItemStore
-from tasks.tables import BACKGROUND_SCHEMA, Image, Table, encode_png, frames_per_chunk, hash_rows, picture_column, write_table
+from tasks.tables import (
+    BACKGROUND_SCHEMA,
+    Image,
+    Table,
+    encode_png,
+    frames_per_chunk,
+    hash_rows,
+    picture_column,
+    write_table,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,13 @@ def plan_background(path: Path, key_step: int, key: Callable[..., str]) -> Backg
         rows = [number * key_step for number in range(max(0, first - 1), min(num_keys, last + 1))]
         times = [float(time) for time in table.column("time")[rows[0] : rows[-1] + 1]]
         inputs = hash_rows(table, rows, ("frame", "image"))
-        items.append(Item(f"{clip} keys {first}-{last - 1}", key(None, inputs, times, key_step, first, last, num_keys), spec))
+        items.append(
+            Item(
+                f"{clip} keys {first}-{last - 1}",
+                key(None, inputs, times, key_step, first, last, num_keys),
+                spec,
+            )
+        )
     metadata = {name: table.metadata[name] for name in ("clip", "batch", "video", "source_sha256")}
     return BackgroundPlan(clip, items, metadata | {"key_step": str(key_step), "interpolator": "flow"})
 
@@ -82,11 +97,11 @@ def make_backgrounds(spec: BackgroundSpec) -> pa.Table:
     for number in range(spec.first_key, spec.last_key):
         if 0 < number < spec.num_keys - 1:
             before, here, after = (n * spec.key_step for n in (number - 1, number, number + 1))
-            pair = FlowPair.from_images(key_image(number - 1), key_image(number + 1))
+            pair = FlowPair(key_image(number - 1), key_image(number + 1))
             rows.append((here, "train", pair.at(share(times, before, here, after)).image))
         if number < spec.num_keys - 1:
             start, end = number * spec.key_step, (number + 1) * spec.key_step
-            pair = FlowPair.from_images(key_image(number), key_image(number + 1))
+            pair = FlowPair(key_image(number), key_image(number + 1))
             rows.extend((row, "render", pair.at(share(times, start, row, end)).image) for row in range(start + 1, end))
     return pa.Table.from_arrays(
         [
@@ -107,4 +122,9 @@ def share(times: np.ndarray[tuple[int], np.dtype[np.float64]], before: int, here
 
 
 def write_backgrounds(plan: BackgroundPlan, store: ItemStore, folder: Path) -> None:
-    write_table("background", folder / f"{plan.clip}.parquet", (store.get(item.key) for item in plan.items), plan.metadata)
+    write_table(
+        "background",
+        folder / f"{plan.clip}.parquet",
+        (store.get(item.key) for item in plan.items),
+        plan.metadata,
+    )

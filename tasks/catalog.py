@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tasks.download import WantedVideo, parse_source
@@ -75,7 +76,7 @@ def parse_frames(text: str) -> tuple[int, ...]:
         if last < first or step < 1:
             raise ValueError(f"{part.strip()!r} runs backwards or stands still; write FIRST-LAST/STEP")
         frames.extend(range(first, last + 1, step))
-    if any(later <= earlier for earlier, later in zip(frames, frames[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(frames)):
         raise ValueError("the frames are not in rising order, or one stands twice")
     return tuple(frames)
 
@@ -168,7 +169,9 @@ def _read_rows(path: Path, root: Path, columns: Sequence[str], optional: Sequenc
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
-            raise CatalogError(f"{name} row {number}: has {len(cells)} cells, the header has {len(header)}; mend the commas")
+            raise CatalogError(
+                f"{name} row {number}: has {len(cells)} cells, the header has {len(header)}; mend the commas"
+            )
         filled = dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(header, cells, strict=True)}
         rows.append(_Row(f"{name} row {number}", filled))
     if not rows:

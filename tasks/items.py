@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,5 +117,5 @@ def group_items(items: Sequence[Item], num_workers: int, max_groups: int = 200) 
         named.setdefault(item.group, []).append(item) if item.group else free.append(item)
     num_groups = min(len(free), max_groups, max(16 * num_workers, 1))
     bounds = [round(i * len(free) / num_groups) for i in range(num_groups + 1)] if num_groups else [0]
-    runs = [free[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    runs = [free[a:b] for a, b in pairwise(bounds)]
     return [*named.values(), *runs]

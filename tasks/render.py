@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
 from models.motion.classical import interpolate_joints
+
 from models.renderer import KeyPair, render_between
 from models.skeleton import NUM_JOINTS, torso_length
 from tasks.background import count_keys, runs_of_keys, share
@@ -23,7 +23,6 @@ from tasks.tables import (
     decode_png,
     encode_png,
     hash_rows,
-    picture_column,
     write_table,
 )
 from tasks.video import write_mp4
@@ -122,7 +121,10 @@ def plan_render(
             joints_px_TJD=None if joints is None else joints[rows],
             key_joints_px_KJD=None if key_joints is None else key_joints[first : end + 1],
         )
-        inputs = [hash_rows(clip, range(rows.start, rows.stop, step), ("frame", "image")), times[rows].tolist()]
+        inputs = [
+            hash_rows(clip, range(rows.start, rows.stop, step), ("frame", "image")),
+            times[rows].tolist(),
+        ]
         if pose is not None and joints is not None:
             inputs += [hash_rows(pose, pose_rows[first : end + 1].tolist(), ("joints", "matte"))]
             inputs += [joints[rows].tolist(), torso_px]
@@ -130,7 +132,9 @@ def plan_render(
             wanted = _background_rows(background, clip.frames[rows])
             inputs += [hash_rows(background, sorted(wanted.values()), ("frame", "image"))]
         items.append(Item(f"{name} keys {first}-{last - 1}", key(None, settings.__dict__, inputs, first, last), spec))
-    facts = {n: clip.metadata[n] for n in ("clip", "batch", "video", "split", "fps", "width", "height", "source_sha256")}
+    facts = {
+        n: clip.metadata[n] for n in ("clip", "batch", "video", "split", "fps", "width", "height", "source_sha256")
+    }
     return RenderPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
 
 
@@ -212,9 +216,15 @@ def _between(
             torso_px=spec.torso_px,
         )
     wanted = [share(times, start, row, end) for row in between]
-    joints = None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
+    joints = (
+        None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
+    )
     images: list[Image] = render_between(
-        method, pair, wanted, joints, [decode_png(backgrounds[row]) for row in between] if backgrounds else None
+        method,
+        pair,
+        wanted,
+        joints,
+        [decode_png(backgrounds[row]) for row in between] if backgrounds else None,
     )
     yield from zip(between, map(encode_png, images), strict=True)
 

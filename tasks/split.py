@@ -1,6 +1,5 @@
 """Cut clips out of videos: frames chosen by decode-order number, one decode a video, cropped, resized, lossless."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.catalog import Catalog, ClipRow, span_past_end
-from tasks.download import VideoRecord, read_manifest
+from tasks.download import ManifestRow, read_manifest
 from tasks.errors import VideoError
 from tasks.items import Item, ItemStore
-from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_table
+from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_skipped, write_table
 from tasks.video import Crop, VideoInfo, probe_video, read_frames, resize_image
-
-SKIPPED = "skipped.json"  # beside the clips, only where a video was skipped
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def plan_clips(catalog: Catalog, videos: Path, max_chunk_frames: int, key: Calla
 
     Args:
         key: (params section or None, *parts) -> item key.
-    Raises: VideoError naming video and clip: no file, does not decode, zero frames, shorter than the clip, crop outside.
+    Raises: VideoError naming video and clip: no file, not a video, shorter than the clip, crop outside the picture.
     """
     manifest = read_manifest(videos)
     plans: list[ClipPlan] = []
@@ -54,24 +51,28 @@ def plan_clips(catalog: Catalog, videos: Path, max_chunk_frames: int, key: Calla
         record = records.get(clip.video)
         if record is None:
             continue
-        path = videos / record.file
+        path = videos / str(record.file)
         if clip.video not in infos:
             infos[clip.video] = probe_video(path)
         info, crop = infos[clip.video], catalog.videos[clip.video].crop
         if clip.frames[-1] >= info.num_frames:
             raise VideoError(f"clip {clip.clip}: {span_past_end(clip.frames[-1], clip.video, info.num_frames)}")
         if crop and (crop.left + crop.width > info.width or crop.top + crop.height > info.height):
-            raise VideoError(f"video {clip.video}: the crop leaves the picture of {info.width}x{info.height}; mend videos.csv")
+            raise VideoError(
+                f"video {clip.video}: the crop leaves the picture of {info.width}x{info.height}; mend videos.csv"
+            )
         plans.append(_plan_clip(catalog, clip, record, info, path, crop, max_chunk_frames, key))
     if not plans:
-        raise VideoError(f"batch {catalog.batch}: no clip is left, all its videos were skipped; see {videos}/manifest.json")
+        raise VideoError(
+            f"batch {catalog.batch}: no clip is left, all its videos were skipped; see {videos}/manifest.json"
+        )
     return plans
 
 
 def _plan_clip(
     catalog: Catalog,
     clip: ClipRow,
-    record: VideoRecord,
+    record: ManifestRow,
     info: VideoInfo,
     path: Path,
     crop: Crop | None,
@@ -94,7 +95,7 @@ def _plan_clip(
         "fps": str(info.average_fps / _usual_step(clip.frames)),
         "width": str(clip.width),
         "height": str(clip.height),
-        "source_sha256": record.sha256,
+        "source_sha256": str(record.sha256),
     }
     return ClipPlan(clip, items, metadata)
 
@@ -124,7 +125,7 @@ def split_group(items: Sequence[Item], ffmpeg: str) -> Iterator[tuple[int, pa.Ta
             spec = specs[index]
             size = (spec.width, spec.height)
             if size not in encoded:
-                encoded[size] = encode_png(resize_image(decoded.image, *size))
+                encoded[size] = encode_png(resize_image(decoded.image_HWC, *size))
             times[index].append(decoded.time_s)
             pictures[index].append(encoded[size])
             if len(pictures[index]) == len(spec.frames):
@@ -133,24 +134,27 @@ def split_group(items: Sequence[Item], ffmpeg: str) -> Iterator[tuple[int, pa.Ta
 
 def _chunk_table(spec: ChunkSpec, times: list[float], pictures: list[bytes]) -> pa.Table:
     names = [f"{frame:06d}.png" for frame in spec.frames]
-    columns = [pa.array(spec.frames, pa.int32()), pa.array(times, pa.float64()), picture_column(pictures, names)]
+    columns = [
+        pa.array(spec.frames, pa.int32()),
+        pa.array(times, pa.float64()),
+        picture_column(pictures, names),
+    ]
     return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
 
 
 def write_clip(plan: ClipPlan, store: ItemStore, folder: Path) -> None:
-    write_table("clip", folder / f"{plan.row.clip}.parquet", (store.get(item.key) for item in plan.items), plan.metadata)
+    write_table(
+        "clip",
+        folder / f"{plan.row.clip}.parquet",
+        (store.get(item.key) for item in plan.items),
+        plan.metadata,
+    )
 
 
 def note_skipped(catalog: Catalog, plans: Sequence[ClipPlan], videos: Path, folder: Path) -> None:
-    """Where videos were skipped, leave beside the clips which clips are missing and why, for every later stage to say."""
+    """Where videos were skipped, leave beside the clips which ones are missing and why, for every later stage."""
     present = {plan.row.clip for plan in plans}
     reasons = {record.video: record.reason for record in read_manifest(videos).skipped}
-    missing = {clip.clip: reasons.get(clip.video, "") for clip in catalog.clips.values() if clip.clip not in present}
+    missing = {clip.clip: reasons.get(clip.video) or "" for clip in catalog.clips.values() if clip.clip not in present}
     if missing:
-        (folder / SKIPPED).write_text(json.dumps(missing, indent=1, sort_keys=True) + "\n")
-
-
-def read_skipped(folder: Path) -> dict[str, str]:
-    """Clip -> reason, of the clips that are not there because their video was skipped."""
-    path = folder / SKIPPED
-    return json.loads(path.read_text()) if path.is_file() else {}
+        write_skipped(folder, missing)

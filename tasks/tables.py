@@ -9,7 +9,7 @@ BGR uint8 (H, W, 3), as OpenCV has them.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -50,7 +50,29 @@ RENDER_SCHEMA = pa.schema(
         ("image", _PICTURE),
     ]
 )
-SCHEMAS = {"clip": CLIP_SCHEMA, "pose": POSE_SCHEMA, "background": BACKGROUND_SCHEMA, "render": RENDER_SCHEMA}
+EVALUATION_SCHEMA = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("key_before", pa.int32()),
+        ("key_after", pa.int32()),
+        ("gap_position", pa.float64()),
+        ("is_halfway", pa.bool_()),
+        ("full_psnr", pa.float64()),
+        ("full_ssim", pa.float64()),
+        ("person_psnr", pa.float64()),
+        ("person_ssim", pa.float64()),
+        ("joint_error_px", pa.float64()),
+        ("pck", pa.float64()),
+        ("mask", pa.binary()),
+    ]
+)
+SCHEMAS = {
+    "clip": CLIP_SCHEMA,
+    "pose": POSE_SCHEMA,
+    "background": BACKGROUND_SCHEMA,
+    "render": RENDER_SCHEMA,
+    "evaluation": EVALUATION_SCHEMA,
+}
 
 
 def frames_per_chunk(height: int, width: int) -> int:
@@ -112,7 +134,9 @@ def _file_metadata(kind: str, metadata: Mapping[str, str]) -> dict[str, str]:
     facts = {"inbetween": json.dumps({"table": kind, **dict(sorted(metadata.items()))})}
     if "image" in SCHEMAS[kind].names:
         features = {
-            field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _hf_dtype(field.type), "_type": "Value"}
+            field.name: {"_type": "Image"}
+            if field.name == "image"
+            else {"dtype": _hf_dtype(field.type), "_type": "Value"}
             for field in SCHEMAS[kind]
         }
         facts["huggingface"] = json.dumps({"info": {"features": features}})
@@ -140,7 +164,9 @@ class Table:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise TableError(f"{path}: not a readable parquet file ({reason}); remove it, run its stage again") from error
+            raise TableError(
+                f"{path}: not a readable parquet file ({reason}); remove it, run its stage again"
+            ) from error
         schema = self._file.schema_arrow
         facts = json.loads((schema.metadata or {}).get(b"inbetween", b"{}"))
         self.kind = facts.pop("table", None)
@@ -209,10 +235,31 @@ def hash_rows(table: Table, rows: Sequence[int], columns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def iter_tables(kind: str, folder: Path) -> Iterator[Table]:
-    """Every table of a folder, in the order of their names."""
-    paths = sorted(folder.glob("*.parquet"))
+def list_tables(folder: Path) -> list[Path]:
+    """The tables of a folder, in the order of their names. Raises: TableError where there is none."""
+    paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if not paths:
-        raise TableError(f"{folder}: holds no {kind} table; run the stage that makes it")
-    for path in paths:
-        yield Table(kind, path)
+        raise TableError(f"{folder}: holds no table; run the stage that makes it, or `dvc checkout {folder}`")
+    return paths
+
+
+def read_facts(kind: str, path: Path) -> dict[str, str]:
+    """The metadata of one table."""
+    return Table(kind, path).metadata
+
+
+_SKIPPED = "skipped.json"  # beside the clips, only where a video was skipped
+
+
+def write_skipped(folder: Path, reasons: Mapping[str, str]) -> None:
+    """Leave beside a folder's tables which clips are not there, and why."""
+    (folder / _SKIPPED).write_text(json.dumps(dict(reasons), indent=1, sort_keys=True) + "\n")
+
+
+def read_skipped(folder: Path) -> dict[str, str]:
+    """Clip -> reason, of the clips that are not there because their video was skipped."""
+    path = folder / _SKIPPED
+    if not path.is_file():
+        return {}
+    reasons: dict[str, str] = json.loads(path.read_text())
+    return reasons

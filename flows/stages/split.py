@@ -1,4 +1,4 @@
-"""Stage split: each clip's frames, cut from its video by number, cropped and resized, into data/B/clips/CLIP.parquet."""
+"""Stage split: each clip's frames, cut from its video by number, into data/B/clips/CLIP.parquet."""
 
 from functools import partial
 

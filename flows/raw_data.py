@@ -1,0 +1,76 @@
+"""data.dvc: the raw inputs that no stage derives, and the guard against changing them unnoticed.
+
+`dvc repro` accepts changed raw data in silence and rewrites data.dvc. So every stage holds data.dvc against git HEAD,
+and what starts a whole run also holds the files themselves against data.dvc.
+"""
+
+import shutil
+import subprocess
+import sys
+
+from flows.progress import say
+from flows.project import ROOT
+from tasks.errors import SourceError
+
+DATA_DVC = ROOT / "data.dvc"
+_REMEDY = (
+    "restore it with `git checkout data.dvc && dvc checkout data.dvc`, or, if the change is meant, keep it with"
+    " `dvc commit -f data.dvc && git commit data.dvc`"
+)
+
+
+def check_committed_raw_data() -> None:
+    """Refuse a data.dvc that is not the one in git HEAD. Raises: SourceError naming the raw data that differs.
+
+    Without git, or before the first commit, there is nothing to hold it against.
+    """
+    shown = subprocess.run(["git", "show", "HEAD:./data.dvc"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if shown.returncode or not DATA_DVC.is_file() or shown.stdout == DATA_DVC.read_text():
+        return
+    old, new = _hashes_of(shown.stdout), _hashes_of(DATA_DVC.read_text())
+    changed = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    raise SourceError(f"data.dvc: {', '.join(changed) or 'its text'} differs from git HEAD; {_REMEDY}")
+
+
+def check_raw_data() -> None:
+    """check_committed_raw_data, and the files under data/raw against data.dvc. Raises: SourceError."""
+    check_committed_raw_data()
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        status = repo.status(targets=["data.dvc"])
+    changes = [
+        f"{path} is {how}"
+        for entries in status.values()
+        for entry in entries
+        if isinstance(entry, dict)
+        for paths in entry.values()
+        for path, how in paths.items()
+    ]
+    if changes:
+        raise SourceError(f"data.dvc: {', '.join(sorted(changes))}; {_REMEDY}")
+
+
+def bring_raw_data() -> None:
+    """Have data/raw on a fresh clone: the embedded part from the remote in git, an empty place for the user's own."""
+    given = ROOT / "data/raw/given"
+    if not given.exists():
+        given.mkdir(parents=True)
+        shutil.copyfile(ROOT / "docs/given.md", given / "README.md")
+    if not (ROOT / "data/raw/embedded").exists():
+        say("data: the embedded raw data, from the remote in this repository")
+        command = [sys.executable, "-m", "dvc", "pull", "--quiet", "data/raw/embedded"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SourceError(
+                f"data.dvc: data/raw/embedded could not be pulled: {done.stderr.strip().splitlines()[-1]}"
+            )
+
+
+def _hashes_of(text: str) -> dict[str, str]:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    content = YAML(typ="safe", pure=True).load(StringIO(text)) or {}
+    return {out["path"]: out.get("md5", "") for out in content.get("outs", [])}

@@ -1,0 +1,78 @@
+import shutil
+
+import pytest
+
+from flows.params import Params, load_params, load_tools
+from flows.project import ROOT
+from tasks.errors import ParamsError
+
+
+@pytest.fixture
+def params_text() -> str:
+    return (ROOT / "params.yaml").read_text()
+
+
+def load(tmp_path, text: str) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return load_params(path)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/paper.yaml", "params/sample.yaml"])
+def test_shipped_sets_load(name):
+    load_params(ROOT / name)
+
+
+def test_all_sets_have_the_same_keys():
+    def sections(name):
+        params = load_params(ROOT / name).model_dump()
+        return {key: sorted(value) for key, value in params.items() if key not in {"batches", "backgrounds", "renders"}}
+
+    assert sections("params.yaml") == sections("params/paper.yaml") == sections("params/sample.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  crf: 16", "  crff: 16", r"render.crf: Field required|render.crff: is not known"),
+        ("  crf: 16", "  crf: 16\n  speed: 1", r"params.yaml: render.speed: is not known"),
+        ("  crf: 16", "  crf: 52", r"params.yaml: render.crf: .*less than or equal to 51 \(found 52\)"),
+        ("  crf: 16", "  crf: yes please", r"params.yaml: render.crf: .*integer"),
+        ("  crf: 16", "  crf: true", r"params.yaml: render.crf: .*integer"),
+        ("missing: fail", "missing: ignore", r"params.yaml: download.missing: .*'fail' or 'skip'"),
+        ("upscale: 2.0", "upscale: .nan", r"params.yaml: pose.upscale: .*finite"),
+        ("min_score: 0.1", "min_score: 1e-1", None),
+        ("key_steps: [4, 8]", "key_steps: [4, 8, 16]", r"backgrounds.sample-16: is missing; add `sample-16:"),
+        ("key_steps: [4, 8]", "key_steps: [4, 1]", r"batches.sample.key_steps.1: .*greater than or equal to 2"),
+        ("blend-4: {batch: sample", "blend-4: {batch: simple", r"renders.blend-4: batch simple has no key step 4"),
+        ("render: # ", "render: 3 # ", r"not readable as YAML|render: "),
+        ("  crf: 16", "  crf: 16\n  crf: 17", r"not readable as YAML"),
+        ("  sample-4: {", "  other-4: {", r"backgrounds.other-4: batch sample, key step 4; the name must be BATCH-K"),
+    ],
+)
+def test_wrong_values_are_refused_with_the_keys_path(tmp_path, params_text, old, new, message):
+    assert old in params_text or old == "render: # "
+    text = params_text.replace(old, new)
+    if old == "render: # ":
+        text = params_text.replace("render:\n", "render: 3\n")
+    if message is None:
+        assert load(tmp_path, text).pose.min_score == 0.1
+        return
+    with pytest.raises(ParamsError, match=message) as caught:
+        load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files_are_one_line(tmp_path):
+    with pytest.raises(ParamsError, match=r"params.yaml: there is no such file"):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"params.yaml: not readable as YAML"):
+        load(tmp_path, "a: [1")
+
+
+def test_tools_are_versions_as_text(tmp_path):
+    shutil.copy(ROOT / "tools.yaml", tmp_path)
+    assert load_tools(tmp_path / "tools.yaml")["opencv"]
+    (tmp_path / "tools.yaml").write_text("ffmpeg: 7.1\n")
+    with pytest.raises(ParamsError, match="versions as text"):
+        load_tools(tmp_path / "tools.yaml")

@@ -1,0 +1,62 @@
+from functools import partial
+
+import pyarrow as pa
+import pytest
+
+from tasks.items import Item, ItemStore, do_group, each, group_items, item_key
+
+
+def make_item(name: str, group: str = "") -> Item:
+    return Item(name, item_key("stage", name), name, group)
+
+
+def double(args: str) -> pa.Table:
+    return pa.table({"text": [args * 2]})
+
+
+def test_an_item_is_kept_under_its_key_and_comes_back(tmp_path):
+    store = ItemStore(tmp_path)
+    items = [make_item("a"), make_item("b")]
+    record = do_group(partial(each, double), items, store)
+    assert record.num_items == 2
+    assert store.get(items[1].key)["text"].to_pylist() == ["bb"]
+    assert store.has(items[0].key)
+
+
+def test_a_fresh_store_uses_nothing_that_is_there(tmp_path):
+    item = make_item("a")
+    do_group(partial(each, double), [item], ItemStore(tmp_path))
+    assert not ItemStore(tmp_path, is_fresh=True).has(item.key)
+
+
+def test_items_finished_before_an_error_are_kept_whole(tmp_path):
+    def work(items):
+        yield 0, double("a")
+        raise OSError("disk full")
+
+    store = ItemStore(tmp_path)
+    items = [make_item("a"), make_item("b")]
+    with pytest.raises(OSError, match="disk full"):
+        do_group(work, items, store)
+    assert store.has(items[0].key)
+    assert not store.has(items[1].key)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_work_that_forgets_an_item_is_a_fault(tmp_path):
+    with pytest.raises(RuntimeError, match="no output for b"):
+        do_group(lambda items: iter([(0, double("a"))]), [make_item("a"), make_item("b")], ItemStore(tmp_path))
+
+
+def test_the_key_depends_on_every_part_and_on_nothing_else():
+    assert item_key("s", {"a": 1, "b": 2}, [1.5]) == item_key("s", {"b": 2, "a": 1}, [1.5])
+    assert len({item_key("s", 1), item_key("s", 2), item_key("t", 1), item_key("s", [1])}) == 4
+
+
+def test_groups_keep_named_company_and_stay_few():
+    items = [make_item(str(i), group="v" if i % 3 == 0 else "") for i in range(3000)]
+    groups = group_items(items, num_workers=100)
+    assert [len(groups[0]), len(groups)] == [1000, 201]
+    assert sorted(int(i.name) for g in groups for i in g) == list(range(3000))
+    assert group_items([], 2) == []
+    assert [len(g) for g in group_items(items[1:3], 2)] == [1, 1]

@@ -1,0 +1,46 @@
+"""dvc.yaml against the code: each stage's deps, params and tools are what the stage really uses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.project import ROOT
+from flows.stage import STAGES
+
+PROBE = """
+import importlib, json, sys
+from flows.project import prepare_environment
+prepare_environment()
+import flows.cli
+from flows.stage import code_files
+module = importlib.import_module("flows.stages." + sys.argv[1])
+print(json.dumps({
+    "code": code_files(module),
+    "tools": list(module.TOOLS),
+    "prefect": any(name.split(".")[0] in ("prefect", "ray") for name in sys.modules),
+}))
+"""
+
+
+def dvc_stages() -> dict:
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+def test_dvc_yaml_and_the_command_line_name_the_same_stages():
+    assert tuple(dvc_stages()) == STAGES
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_the_code_it_imports_and_the_tools_it_uses(name):
+    probe = subprocess.run([sys.executable, "-c", PROBE, name], capture_output=True, text=True, cwd=ROOT, check=True)
+    found = json.loads(probe.stdout)
+    stage = dvc_stages()[name]
+    code = sorted(dep for dep in stage["deps"] if dep.split("/")[0] in ("flows", "tasks", "models"))
+    assert code == found["code"], f"write these under {name}'s deps in dvc.yaml: {found['code']}"
+    tools = next((p["tools.yaml"] for p in stage["params"] if isinstance(p, dict)), [])
+    assert tuple(tools) == tuple(found["tools"])
+    assert not found["prefect"], "a stage must not import Prefect"
