@@ -42,7 +42,7 @@ class SplitParams(Section):
 class PoseParams(Section):
     worker: Literal["mediapipe", "openpose"]
     upscale: float = Field(ge=1, le=4)
-    min_score: float = Field(ge=0, lt=1)
+    model_complexity: Literal[0, 1, 2]
     timeout_s: float = Field(gt=0)
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,19 +55,17 @@ class Stage:
         params = section.model_dump() if section else None
         return item_key(self.name, self.code, self.tools, params, *parts)
 
-    def do(self, work: Work, items: Sequence[Item], groups: Sequence[Sequence[Item]] | None = None) -> None:
+    def do(
+        self, work: Work, items: Sequence[Item], group: Callable[[Sequence[Item], int], list[list[Item]]] = group_items
+    ) -> None:
         """Have every item's output in the store; what an earlier run finished is not done again.
 
         Args:
             work: a picklable function of a group of items.
-            groups: how the items that are still to do stand together; by default runs of about equal length.
+            group: (items still to do, workers) -> groups, each done by one call of `work`.
         """
         todo = [item for item in items if not self.store.has(item.key)]
-        wanted = {item.key for item in todo}
-        if groups is None:
-            groups = group_items(todo, self.workers)
-        groups = [[item for item in group if item.key in wanted] for group in groups]
-        groups = [group for group in groups if group]
+        groups = group(todo, self.workers)
         say(f"{self.label}: {len(items)} items, {len(items) - len(todo)} kept from earlier runs, {len(todo)} to do")
         with Progress(self.label, len(todo)) as progress:
 

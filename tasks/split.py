@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.catalog import Catalog, ClipRow, span_past_end
-from tasks.download import ManifestRow, read_manifest
 from tasks.errors import VideoError
 from tasks.items import Item, ItemStore
+from tasks.sources import ManifestRow, read_manifest
 from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_skipped, write_table
 from tasks.video import Crop, VideoInfo, probe_video, read_frames, resize_image
 

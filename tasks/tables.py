@@ -169,9 +169,10 @@ class Table:
             ) from error
         schema = self._file.schema_arrow
         facts = json.loads((schema.metadata or {}).get(b"inbetween", b"{}"))
-        self.kind = facts.pop("table", None)
-        if self.kind != kind or not schema.remove_metadata().equals(SCHEMAS[kind]):
-            raise TableError(f"{path}: holds {self.kind or 'no table of ours'}, where a {kind} table is needed")
+        found = facts.pop("table", None)
+        self.kind = kind
+        if found != kind or not schema.remove_metadata().equals(SCHEMAS[kind]):
+            raise TableError(f"{path}: holds {found or 'no table of ours'}, where a {kind} table is needed")
         self.metadata: dict[str, str] = facts
         self.num_rows = self._file.metadata.num_rows
         ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])

@@ -196,7 +196,7 @@ def read_frames(path: Path, frames: Sequence[int], crop: Crop | None, ffmpeg: st
     """Decode a video once, up to the last wanted frame, and give the wanted frames one by one.
 
     Colours are converted by the matrix and the range that the file states. The same file gives the same bytes
-    on every machine. One picture is held at a time; ffmpeg ends when the iterator is closed, or when it
+    on every machine. Two pictures are held at a time; ffmpeg ends when the iterator is closed, or when it
     writes to a process that is gone.
 
     Args:
@@ -215,8 +215,9 @@ def read_frames(path: Path, frames: Sequence[int], crop: Crop | None, ffmpeg: st
         ToolError: ffmpeg cannot be started.
     """
     frames = list(frames)
-    if any(later <= earlier for earlier, later in pairwise([-1, *frames])):
-        raise ValueError(f"frame numbers must rise from 0, no number twice, not {frames}")
+    for earlier, later in pairwise([-1, *frames]):
+        if later <= earlier:
+            raise ValueError(f"frame numbers must rise from 0, no number twice: {later} comes after {earlier}")
     with _opened(path) as (container, stream):
         stream_index = int(stream.index)
         first_frame = next(container.decode(stream), None)
@@ -234,15 +235,17 @@ def read_frames(path: Path, frames: Sequence[int], crop: Crop | None, ffmpeg: st
             f"{path}: the crop of {crop.width}x{crop.height} px at ({crop.left}, {crop.top}) "
             f"is not inside the picture of {width}x{height} px"
         )
-    return _decoded(path, stream_index, frames, crop, ffmpeg)
+    return _decoded(path, stream_index, f"{width}x{height}", frames, crop, ffmpeg)
 
 
-def _decoded(path: Path, stream_index: int, frames: list[int], crop: Crop, ffmpeg: str) -> Iterator[VideoFrame]:
+def _decoded(
+    path: Path, stream_index: int, size: str, frames: list[int], crop: Crop, ffmpeg: str
+) -> Iterator[VideoFrame]:
+    """The frames; size is that of the whole displayed picture, as WIDTHxHEIGHT."""
     if not frames:
         return
     ranges = _ranges(frames)
     wanted = set(frames)
-    size = f"{crop.width}x{crop.height}"
     command = _decode_command(path, stream_index, ranges, crop, ffmpeg)
     with _running(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # for mypy: both are pipes
@@ -255,7 +258,7 @@ def _decoded(path: Path, stream_index: int, frames: list[int], crop: Crop, ffmpe
                 raise VideoError(_why_lost(path, first_lost, log.complaint()))
             shown = log.next_frame()
             if shown is None or shown.size != size:
-                raise VideoError(f"{path}: frame {frame}: the picture changes its size; only one size can be read")
+                raise VideoError(f"{path}: frame {frame}: the picture's size changes from {size}; only one can be read")
             if shown.time_s is None:
                 raise VideoError(f"{path}: frame {frame}: no presentation time; put the video into an mp4 first")
             if frame in wanted:
@@ -301,9 +304,9 @@ def _decode_command(path: Path, stream_index: int, ranges: list[range], crop: Cr
         .filter("select", "+".join(terms))
         .filter("scale", flags=EXACT_SCALING)
         .filter("format", "gbrp")  # the same values as bgr24 in half the time: exact bgr24 is not vectorised
+        .filter("showinfo", checksum=0)
         # After the conversion: YUV with halved chroma can only be cut at even pixels.
         .filter("crop", crop.width, crop.height, crop.left, crop.top)
-        .filter("showinfo", checksum=0)
     )
     output = picture.output(
         "pipe:",
@@ -323,14 +326,14 @@ class _ShownFrame(NamedTuple):
 
 
 class _ShowinfoLog:
-    """Reads ffmpeg's messages beside its pictures: showinfo's line for each frame, and the last complaint.
+    """Reads ffmpeg's messages beside its pictures: showinfo's line for each frame, and the first complaint.
 
     The line of a frame is written before its picture, so waiting for it after the picture is short.
     """
 
     def __init__(self, stderr: IO[bytes]) -> None:
         self._frames: queue.SimpleQueue[_ShownFrame | None] = queue.SimpleQueue()
-        self._complaint = "ffmpeg gave no reason"
+        self._complaint: str | None = None
         self._thread = threading.Thread(target=self._read, args=(stderr,), daemon=True)
         self._thread.start()
 
@@ -345,7 +348,7 @@ class _ShowinfoLog:
                     ticks = None if match["pts"] == "NOPTS" else int(match["pts"])
                     time_s = None if ticks is None else float(ticks * time_base)
                     self._frames.put(_ShownFrame(time_s, match["size"]))
-                elif match := COMPLAINT.search(line):
+                elif self._complaint is None and (match := COMPLAINT.search(line)):
                     self._complaint = match["text"]
         finally:
             self._frames.put(None)
@@ -355,9 +358,9 @@ class _ShowinfoLog:
         return self._frames.get()
 
     def complaint(self) -> str:
-        """ffmpeg's last error message, after it ended."""
+        """ffmpeg's first error message, after it ended; those after it say only what it gave up for that."""
         self._thread.join()
-        return self._complaint
+        return self._complaint or "ffmpeg gave no reason"
 
 
 def _read_fully(pipe: IO[bytes], planes_CHW: Image) -> bool:

@@ -18,7 +18,6 @@ BIN = Path(sys.executable).parent
 needs_footage = pytest.mark.skipif(not FOOTAGE.is_dir(), reason="the real footage of ../shared is not on this machine")
 
 
-
 @dataclass
 class Sandbox:
     """A project copy. run() calls a command in it the way a user would."""
@@ -65,7 +64,10 @@ class Sandbox:
 def copy_project(root: Path) -> Sandbox:
     """The project's files as they stand (tracked and new), without data and environment, in a git repository."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
@@ -81,7 +83,9 @@ def copy_project(root: Path) -> Sandbox:
     return sandbox
 
 
-def write_batch(sandbox: Sandbox, batch: str, clips: Sequence[tuple[str, str, int, int]], size: str = "180,320") -> None:
+def write_batch(
+    sandbox: Sandbox, batch: str, clips: Sequence[tuple[str, str, int, int]], size: str = "180,320"
+) -> None:
     """catalog/BATCH from clips (clip, footage file name without .mp4, first, last)."""
     videos = dict.fromkeys(video for _, video, _, _ in clips)
     sandbox.write(
@@ -95,7 +99,9 @@ def write_batch(sandbox: Sandbox, batch: str, clips: Sequence[tuple[str, str, in
     )
 
 
-def set_batches(sandbox: Sandbox, batches: Sequence[str], key_step: int = 8, methods: Sequence[str] = ("flow",)) -> None:
+def set_batches(
+    sandbox: Sandbox, batches: Sequence[str], key_step: int = 8, methods: Sequence[str] = ("flow",)
+) -> None:
     """params.yaml of the copy for these batches: one key step, and a render a method and batch."""
     text = (sandbox.root / "params.yaml").read_text().split("\nbatches:")[0]
     lines = [text, "batches:"]

@@ -33,7 +33,10 @@ def test_imports_run_one_way(layer):
 
 
 def test_nothing_names_an_index_or_a_machine():
-    for path in [*ROOT.glob("*.*"), *(p for d in ("flows", "tasks", "models", "docs", "params") for p in (ROOT / d).rglob("*.*"))]:
+    for path in [
+        *ROOT.glob("*.*"),
+        *(p for d in ("flows", "tasks", "models", "docs", "params") for p in (ROOT / d).rglob("*.*")),
+    ]:
         if path.is_file() and path.suffix in {".py", ".txt", ".toml", ".md", ".yaml", ".sh", ".lock"}:
             text = path.read_text()
             assert "index-url" not in text, path

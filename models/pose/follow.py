@@ -1,4 +1,4 @@
-"""Keep to one person through a clip: choose among candidates, and find where an estimator jumped to somebody else.
+"""Keep to one person through a clip: choose among candidates, leave out whoever is somebody else.
 
 Axes: T frames, J joints (19), D (x px, y px, score); (0, 0, 0) = not seen. Nothing here looks at left and right, so
 a swapped pose stays the same person. Lengths are in torsos of the clip, so they hold at any size.
@@ -16,8 +16,8 @@ from models.skeleton import FloatArray, Joint, is_seen, torso_length
 Image = npt.NDArray[np.uint8]
 Candidate = tuple[FloatArray, FloatArray]  # joints_px_JD, appearance
 
-# Between two frames one person moves less than this many of the clip's usual steps (median over its frames), and always
-# may move the first number of torsos, never more than the second.
+# Between two frames one person moves less than this many of the clip's usual steps (median over its frames); the limit
+# is at least the first, at most the second number of torsos.
 USUAL_STEPS = 5.0
 MIN_MAX_STEP, MAX_MAX_STEP = 0.35, 1.5
 # Unseen for n frames, a person may have gone sqrt(n) times as far, and not farther than this.
@@ -59,7 +59,8 @@ def appearance(image: Image, joints_px_JD: FloatArray) -> FloatArray:
     if inside.sum() < MIN_TORSO_PX:
         return unknown
     lab = cv2.cvtColor(np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]]), cv2.COLOR_BGR2LAB)
-    # Skin, cloth and walls crowd round the grey point: the bins cover the middle half of a and b.
+    # Skin, cloth and walls crowd round the grey point: the bins divide the middle half of a and b.
+    lab[..., 1:] = np.clip(lab[..., 1:], 64, 191)
     ranges = [0, 256, 64, 192, 64, 192]
     histogram = cv2.calcHist([lab], [0, 1, 2], inside, list(BINS), ranges)
     for axis in range(3):  # so that a shade at the edge of a bin does not jump
@@ -89,6 +90,9 @@ def follow_person(candidates: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.i
     what changes between it and the one before. A chain may leave frames out, but no link of it may go too far, look
     too different or change size too much for one person: so a visit to somebody else is left out, however long, if
     the rest of the clip is worth more.
+
+    For an estimator that finds one person, give one candidate a frame: -1 then means that it found nobody, or jumped
+    to somebody else.
 
     Args:   candidates: for each frame its candidates (joints_px_JD (19, 3), appearance); none is allowed.
     Returns: (T,) index of the candidate in its frame; -1 where none is that person.
@@ -124,20 +128,6 @@ def follow_person(candidates: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.i
         chosen_T[all_N.frame_N[n]] = all_N.index_N[n]
         n = int(origin_N[n])
     return chosen_T
-
-
-def find_jumps(
-    joints_px_TJD: FloatArray, appearances_T: Sequence[FloatArray]
-) -> npt.NDArray[np.bool_]:
-    """Where an estimator that returns one person returned somebody other than in most of the clip.
-
-    Args:   joints_px_TJD: (T, 19, 3).  appearances_T: `appearance` of each frame.
-    Returns: (T,) bool, True = somebody was found, but not the clip's person. A frame with nobody is False.
-    """
-    found_T = is_seen(joints_px_TJD).any(axis=1)
-    chosen_T = follow_person([[pair] for pair in zip(joints_px_TJD, appearances_T, strict=True)])
-    is_jump: npt.NDArray[np.bool_] = found_T & (chosen_T < 0)
-    return is_jump
 
 
 def crop_around_track(
@@ -226,4 +216,5 @@ def _overlap(boxes_px_ND: FloatArray, box_px_D: FloatArray) -> FloatArray:
     high = np.minimum(boxes_px_ND[:, 2:], box_px_D[2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)
     areas = np.prod(boxes_px_ND[:, 2:] - boxes_px_ND[:, :2], axis=1) + np.prod(box_px_D[2:] - box_px_D[:2])
-    return shared / np.maximum(areas - shared, 1e-6)
+    overlap: FloatArray = shared / np.maximum(areas - shared, 1e-6)
+    return overlap

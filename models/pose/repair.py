@@ -41,9 +41,9 @@ def repair_poses(tracked_TJD: FloatArray, static_TJD: FloatArray | None = None) 
     Source: WARP recipe, step 2. Differs from it in the costs of not-seen joints and of exchanging.
     """
     torso_px = _common_torso(tracked_TJD, static_TJD)
-    if not np.isfinite(torso_px):  # nobody shows neck and hip: nothing to measure by
-        return tracked_TJD.copy()
     other_TJD = np.zeros_like(tracked_TJD) if static_TJD is None else static_TJD.astype(tracked_TJD.dtype)
+    if not torso_px > 0:  # no frame shows neck and hip: nothing to measure by
+        return np.where(is_seen(tracked_TJD)[..., None], tracked_TJD, other_TJD)
     out_TJD = np.zeros_like(tracked_TJD)
     middle = list(MIDDLE_JOINTS)
     out_TJD[:, middle] = _average(tracked_TJD[:, middle], other_TJD[:, middle], torso_px)
@@ -64,7 +64,7 @@ def _repair_group(
 ) -> FloatArray:
     own = list(joints)
     opposite = [MIRRORED[joint] for joint in joints]
-    readings_STGD = np.stack(
+    readings_STGD: FloatArray = np.stack(
         [tracked_TJD[:, own], tracked_TJD[:, opposite], static_TJD[:, own], static_TJD[:, opposite]]
     )
     # Frames without any detection are left out: the chain goes on behind them.
@@ -91,7 +91,7 @@ def _state_costs(readings_STGD: FloatArray, steps_TSS: FloatArray, torso_px: flo
     same_T = _mean_distance(static, tracked, torso_px)
     swapped_T = _mean_distance(static_swapped, tracked, torso_px)
     swap_T = np.where(swapped_T < same_T, SWAP_DISPUTED, swap_agreed) * num_joints
-    costs_ST = UNSEEN * (~is_seen(readings_STGD)).sum(axis=2).astype(float)
+    costs_ST: FloatArray = UNSEEN * (~is_seen(readings_STGD)).sum(axis=2).astype(float)
     costs_ST[2:] += STATIC * num_joints
     costs_ST[1::2] += swap_T
     return costs_ST
@@ -103,7 +103,8 @@ def _step_costs(readings_STGD: FloatArray, torso_px: float) -> FloatArray:
     seen_before, seen_after = is_seen(before), is_seen(after)
     step = np.linalg.norm(after[..., :2] - before[..., :2], axis=-1) / torso_px
     cost = np.where(seen_before & seen_after, np.minimum(step, MAX_STEP), APPEARS * (seen_before ^ seen_after))
-    return np.moveaxis(cost.sum(axis=-1), 2, 0)
+    steps_TSS: FloatArray = np.moveaxis(cost.sum(axis=-1), 2, 0)
+    return steps_TSS
 
 
 def find_cheapest_chain(unary_ST: FloatArray, pairwise_TSS: FloatArray) -> npt.NDArray[np.intp]:
@@ -145,4 +146,5 @@ def _average(chosen_TGD: FloatArray, other_TGD: FloatArray, torso_px: float) -> 
     agrees_T = _mean_distance(chosen_TGD, other_TGD, torso_px) <= MAX_BORROWED
     is_borrowed = ~sees_chosen & sees_other & (agrees_T | ~sees_chosen.any(axis=-1))[:, None]
     averaged = np.where(is_close[..., None], (chosen_TGD + other_TGD) / 2, chosen_TGD)
-    return np.where(is_borrowed[..., None], other_TGD, averaged)
+    out_TGD: FloatArray = np.where(is_borrowed[..., None], other_TGD, averaged)
+    return out_TGD

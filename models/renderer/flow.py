@@ -19,9 +19,7 @@ Float32Array = npt.NDArray[np.float32]
 # machines would make different bytes. One thread it is; work is spread over processes, a group of items each.
 cv2.setNumThreads(1)
 
-_MIN_SIDE_PX = (
-    64  # below this DIS runs out of pyramid levels; smaller pictures are padded at the right and bottom
-)
+_MIN_SIDE_PX = 64  # below this DIS runs out of pyramid levels; smaller pictures are padded at the right and bottom
 
 
 class FlowResult(NamedTuple):
@@ -40,16 +38,10 @@ class FlowSettings:
     """What was measured on the sample's half-way frames (benchmarks/render_methods.py) unless said otherwise."""
 
     finest_scale: int = 0  # full resolution: +.1 dB on the person over DIS's medium preset
-    variational_iterations: int = (
-        0  # they smear the flow over the outline: -.1 dB, and cost a third of the time
-    )
+    variational_iterations: int = 0  # they smear the flow over the outline: -.1 dB, and cost a third of the time
     median_px: int = 5  # side of the median on the flow: takes single wrong patches out
-    photometric_levels: float = (
-        10.0  # colour error (0..255) at which a pixel counts 1/e when two land on one place
-    )
-    consistency_px: float = (
-        4.0  # forward-backward error at which it counts 1/e: it is hidden in the other key
-    )
+    photometric_levels: float = 10.0  # colour error (0..255) at which a pixel counts 1/e when two land on one place
+    consistency_px: float = 4.0  # forward-backward error at which it counts 1/e: it is hidden in the other key
     choice_sigma_px: float = 7 / 3  # neighbourhood over which candidate motions are compared
     choice_levels: float = 8.0  # how much worse (0..255) a candidate may be and still have 1/e of the weight
 
@@ -68,9 +60,7 @@ class FlowPair:
     the pixel. That is what decides at occlusions: a motion that leads behind something agrees badly.
     """
 
-    def __init__(
-        self, image_0: ImageArray, image_1: ImageArray, settings: FlowSettings | None = None
-    ) -> None:
+    def __init__(self, image_0: ImageArray, image_1: ImageArray, settings: FlowSettings | None = None) -> None:
         """Find the flows of (H, W, 3) uint8 `image_0` and `image_1`.
 
         Raises: ValueError if the pictures differ in shape or are not (H, W, 3) uint8.
@@ -139,13 +129,9 @@ class FlowPair:
         grid_x_HW, grid_y_HW = self._grid
         map_x_HW, map_y_HW = grid_x_HW + flow_HWD[..., 0], grid_y_HW + flow_HWD[..., 1]
         found = cv2.remap(target, map_x_HW, map_y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        returned_HWD = cv2.remap(
-            back_HWD, map_x_HW, map_y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        returned_HWD = cv2.remap(back_HWD, map_x_HW, map_y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         colour_HW = cv2.absdiff(source, found).mean(axis=2, dtype=np.float32)
-        round_trip_HW = np.hypot(
-            flow_HWD[..., 0] + returned_HWD[..., 0], flow_HWD[..., 1] + returned_HWD[..., 1]
-        )
+        round_trip_HW = np.hypot(flow_HWD[..., 0] + returned_HWD[..., 0], flow_HWD[..., 1] + returned_HWD[..., 1])
         settings = self._settings
         weight_HW: Float32Array = np.exp(
             -colour_HW / settings.photometric_levels - round_trip_HW / settings.consistency_px

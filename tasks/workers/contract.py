@@ -4,9 +4,9 @@ A worker is a command run as `COMMAND REQUEST.json`. It loads its model once, re
 results into a folder beside each.
 
 Request (JSON):
-    sequences   list of {folder, results, frames, mode, ...}: `frames` are file names in `folder`, in order; `results` is
-                an empty folder that exists; `mode` is a word of that worker's; further keys are that worker's
-                (mediapipe: `crops` and `smooth`)
+    sequences   list of {folder, results, frames, mode, ...}: `frames` are file names in `folder`, in order;
+                `results` is an empty folder that exists; `mode` is a word of that worker's; further keys are
+                that worker's (mediapipe: `crops` and `smooth`)
     settings    object of that worker's settings
 Standard output: a line `progress N TOTAL` after each frame; other lines are ignored.
 Standard error: free text, kept beside the request as REQUEST.log; its last line is what the user reads on failure.
@@ -16,6 +16,7 @@ Standard input: a pipe that the caller holds. When it ends, the caller is gone, 
 Results: exactly the files that the caller expects: a missing or a surplus file is a fault.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -107,15 +108,12 @@ def run_worker(
     _check_results(name, expected)
 
 
-def _follow(
-    process: subprocess.Popen[bytes], timeout_s: float, on_progress: Callable[[int, int], None] | None
-) -> bool:
+def _follow(process: subprocess.Popen[bytes], timeout_s: float, on_progress: Callable[[int, int], None] | None) -> bool:
     """Hand on progress until the worker ends (True) or is silent for too long (False)."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read_output() -> None:
-        assert process.stdout is not None  # noqa: S101 (it was opened as a pipe)
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.put(line)
 
     reader = threading.Thread(target=read_output, daemon=True)
@@ -144,10 +142,8 @@ def _follow(
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says it the second way
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # nobody is left; macOS says so with PermissionError
-        pass
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

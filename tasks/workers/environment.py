@@ -100,14 +100,27 @@ def _uv(arguments: list[str], environment: dict[str, str]) -> subprocess.Complet
 def _explain_environment(script: Path, message: str) -> str:
     """One line for uv's several: what is wrong with the user's machine, and what to do."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if re.search(r"requires-python|No interpreter found|incompatible with the script", message):
-        return f"{script.name} needs Python 3.9 to 3.12 (mediapipe has no newer wheel), not {version}; install Python 3.11"
-    if re.search(r"error sending request|Failed to fetch|client error|dns error|network|timed out", message, re.I):
-        return f"{script.name}: the package index was not reached, and its packages are not cached; connect once, or set UV_CACHE_DIR to a cache that has them"
-    if re.search(r"no wheels with a matching|doesn't have a .*wheel|has no .*wheels|no matching platform", message):
-        return f"{script.name}: mediapipe has no wheel for this machine; set pose.estimator to openpose, or use Linux x86_64, macOS or Windows"
-    if re.search(r"No space left", message):
-        return f"{script.name}: no space left for its packages (900 MB); free some, or set UV_CACHE_DIR to another disk"
+    reasons = (
+        (
+            r"requires-python|No interpreter found|incompatible with the script",
+            f"it needs Python 3.11 or 3.12 (mediapipe has no newer wheel), not {version}; install Python 3.11",
+        ),
+        (
+            r"error sending request|Failed to fetch|client error|dns error|Network|timed out",
+            "the package index was not reached, and its packages are not cached; connect this machine once",
+        ),
+        (
+            r"no wheels with a matching|doesn't have a .*wheel|has no .*wheels|no matching platform",
+            "mediapipe has no wheel for this machine; set pose.estimator to openpose, or use Linux x86_64 or macOS",
+        ),
+        (
+            r"No space left",
+            "no space left for its packages (900 MB); free some, or set UV_CACHE_DIR to another disk",
+        ),
+    )
+    for pattern, reason in reasons:
+        if re.search(pattern, message):
+            return f"{script.name}: {reason}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return f"{script.name}: its environment could not be made: {' '.join(lines[-3:]) or 'uv said nothing'}"
 
@@ -130,5 +143,6 @@ def _try_imports(script: Path, python: str, imports: list[str]) -> None:
         raise ToolError(f"{script.name} needs the system library {missing[1]}: install it (Debian, Ubuntu: {remedy})")
     lines = tried.stderr.strip().splitlines()
     raise ToolError(
-        f"{script.name} does not start: {lines[-1] if lines else 'it said nothing'}; `uv cache clean` makes its environment anew"
+        f"{script.name} does not start: {lines[-1] if lines else 'it said nothing'}; "
+        "`.venv/bin/uv cache clean` has its environment made anew"
     )

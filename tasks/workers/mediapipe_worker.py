@@ -1,5 +1,5 @@
 # /// script
-# requires-python = ">=3.9,<3.13"
+# requires-python = ">=3.11,<3.13"
 # dependencies = ["mediapipe==0.10.21", "numpy==1.26.4", "opencv-contrib-python==4.11.0.86"]
 # ///
 """MediaPipe holistic as a worker: `python mediapipe_worker.py REQUEST.json` (contract.py: what that means).
@@ -18,16 +18,15 @@ results/FRAME.png: the person's matte, 8 bits, as large as the picture, black ou
     was found; from the tracked pass where there is one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, NoReturn
 
 USER_ERROR = 2
 # The tracked pass comes last: where there are two mattes, its matte is kept.
@@ -38,13 +37,15 @@ def main(request_path: str) -> None:
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     sequences = request["sequences"]
     total = sum(len(sequence["frames"]) for sequence in sequences)
-    print(f"progress 0 {total}", flush=True)
-    done = 0
+    done = -1
 
     def count_frame() -> None:
         nonlocal done
         done += 1
-        print(f"progress {done} {total}", flush=True)
+        sys.stdout.write(f"progress {done} {total}\n")
+        sys.stdout.flush()
+
+    count_frame()
 
     for sequence in sequences:
         rows = estimate_sequence(sequence, request["settings"], count_frame)
@@ -83,7 +84,7 @@ def estimate_sequence(
             )
             for name in passes
         }
-        for name, crop in zip(sequence["frames"], crops):
+        for name, crop in zip(sequence["frames"], crops, strict=True):
             image = cv2.imread(str(folder / name), cv2.IMREAD_COLOR)
             if image is None:
                 refuse(f"{folder / name}: not a readable picture")
@@ -111,7 +112,7 @@ def estimate_sequence(
     return rows
 
 
-def to_points(landmarks: Any, box: tuple[int, ...], *, is_hand: bool) -> list[list[float]] | None:
+def to_points(landmarks: Any, box: tuple[int, ...], *, is_hand: bool) -> list[list[float]] | None:  # noqa: ANN401 (mediapipe has no types)
     """Landmarks as shares of a crop to [x px, y px, visibility] of the whole picture, to 1/1000 px."""
     if landmarks is None:
         return None
@@ -156,8 +157,8 @@ def silence_native_logs() -> None:
     os.close(nowhere)
 
 
-def refuse(message: str) -> None:
-    print(message, file=sys.stderr)
+def refuse(message: str) -> NoReturn:
+    sys.stderr.write(message + "\n")
     raise SystemExit(USER_ERROR)
 
 

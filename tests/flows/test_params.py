@@ -41,7 +41,7 @@ def test_all_sets_have_the_same_keys():
         ("  crf: 16", "  crf: true", r"params.yaml: render.crf: .*integer"),
         ("missing: fail", "missing: ignore", r"params.yaml: download.missing: .*'fail' or 'skip'"),
         ("upscale: 2.0", "upscale: .nan", r"params.yaml: pose.upscale: .*finite"),
-        ("min_score: 0.1", "min_score: 1e-1", None),
+        ("timeout_s: 600", "timeout_s: 6e2", None),
         ("key_steps: [4, 8]", "key_steps: [4, 8, 16]", r"backgrounds.sample-16: is missing; add `sample-16:"),
         ("key_steps: [4, 8]", "key_steps: [4, 1]", r"batches.sample.key_steps.1: .*greater than or equal to 2"),
         ("blend-4: {batch: sample", "blend-4: {batch: simple", r"renders.blend-4: batch simple has no key step 4"),
@@ -56,7 +56,7 @@ def test_wrong_values_are_refused_with_the_keys_path(tmp_path, params_text, old,
     if old == "render: # ":
         text = params_text.replace("render:\n", "render: 3\n")
     if message is None:
-        assert load(tmp_path, text).pose.min_score == 0.1
+        assert load(tmp_path, text).pose.timeout_s == 600
         return
     with pytest.raises(ParamsError, match=message) as caught:
         load(tmp_path, text)

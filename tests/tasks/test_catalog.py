@@ -49,7 +49,11 @@ def test_frame_lists_that_make_no_sense_are_refused(text):
         (VIDEOS.replace(",100,", ",many,"), CLIPS, r"column num_frames: 'many' is not a whole number"),
         (VIDEOS.replace("4:0:100:50", "4:0:0:50"), CLIPS, r"column crop: '4:0:0:50'"),
         (VIDEOS.replace("4:0:100:50", "4,0"), CLIPS, r"videos.csv row 2: has 6 cells, the header has 5"),
-        (VIDEOS, CLIPS.replace("0,9,3", "0,103,3"), r"clips.csv row 2, column last: frame 102 is past the last one of v, which is 99"),
+        (
+            VIDEOS,
+            CLIPS.replace("0,9,3", "0,103,3"),
+            r"clips.csv row 2, column last: frame 102 is past the last one of v, which is 99",
+        ),
         (VIDEOS, CLIPS.replace("0,9,3", "9,0,3"), r"clips.csv row 2, column last: 0 is before the first frame, 9"),
         (VIDEOS, CLIPS.replace("0,9,3", "0,9,x"), r"clips.csv row 2, column step: 'x' is not a whole number"),
         (VIDEOS, CLIPS.replace(",64,32\na", ",64,-32\na"), r"clips.csv row 2, column height"),
@@ -68,7 +72,9 @@ def test_bad_rows_are_refused_with_file_row_and_column(tmp_path, videos, clips, 
 
 
 def test_a_span_past_a_known_end_is_refused_before_any_work(tmp_path):
-    with pytest.raises(CatalogError, match=r"clips.csv row 3, column last: frame 100 is past the last one of v, which is 99"):
+    with pytest.raises(
+        CatalogError, match=r"clips.csv row 3, column last: frame 100 is past the last one of v, which is 99"
+    ):
         read_catalog(write(tmp_path, clips=CLIPS.replace("5,6,", "5,100,")), "batch")
 
 

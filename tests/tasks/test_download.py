@@ -16,15 +16,9 @@ import numpy as np
 import pytest
 
 from tasks import download
-from tasks.download import (
-    DownloadSettings,
-    Source,
-    WantedVideo,
-    download_videos,
-    parse_source,
-    read_manifest,
-)
+from tasks.download import DownloadSettings, download_videos
 from tasks.errors import SourceError
+from tasks.sources import Source, WantedVideo, parse_source, read_manifest
 from tasks.video import ffmpeg_path, probe_video, write_mp4
 
 FFMPEG = ffmpeg_path("pinned")
@@ -213,7 +207,7 @@ def test_separate_picture_and_sound_are_joined_to_the_same_bytes(server, tmp_pat
     info = probe_video(tmp_path / "v1" / "a.mp4")
     assert (info.num_frames, info.has_audio) == (30, True)
     assert (tmp_path / "v1" / "a.mp4").read_bytes() == (tmp_path / "v2" / "a.mp4").read_bytes()
-    with pytest.raises(SourceError, match="nothing within download.max_height 100 px and max_fps 60; raise"):
+    with pytest.raises(SourceError, match=r"nothing within download\.max_height 100 px and max_fps 60; raise"):
         download_videos(items, tmp_path / "v3", replace(SETTINGS, max_height=100), tmp_path)
 
 
@@ -234,7 +228,8 @@ def test_dead_video_fails_after_the_others_are_there(server, tmp_path):
     assert len(server.requests["/film.mp4"]) == asked
     (skipped,) = manifest.skipped
     assert (skipped.video, skipped.file, skipped.sha256) == ("dead", None, None)
-    assert "404" in skipped.reason
+    assert skipped.reason.startswith("[generic] ")
+    assert skipped.reason.endswith("HTTP Error 404: Not Found")
     assert [row.video for row in manifest.ok] == ["alive"]
     assert listed(tmp_path / "v") == ["alive.mp4", "manifest.json"]
 
@@ -305,8 +300,8 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
 def test_missing_file_bad_id_and_bad_source_are_named(tmp_path):
     for item, reason in (
         (wanted("a", "file:none.mp4"), "video a: file:none.mp4: no such file"),
-        (wanted("../a", "file:none.mp4"), "video '../a': an id has"),
-        (wanted("a", "none.mp4"), "video a: 'none.mp4': not a source"),
+        (wanted("../a", "file:none.mp4"), "video ../a: file:none.mp4: its id may have"),
+        (wanted("a", "none.mp4"), "video a: none.mp4: 'none.mp4': not a source"),
     ):
         with pytest.raises(SourceError, match=re.escape(reason)):
             download_videos([item], tmp_path / "v", SETTINGS, tmp_path)

@@ -242,6 +242,17 @@ def test_a_video_cut_short_gives_the_frames_it_has_and_then_says_so(videos, tmp_
         list(read_frames(cut, [0, 40], None, FFMPEG))
 
 
+def test_a_picture_that_changes_its_size_is_refused_there(tmp_path):
+    small = encode(tmp_path / "small.ts", [number * 512 for number in range(10)])
+    large = encode(tmp_path / "large.ts", [number * 512 for number in range(10, 20)], width=192, height=128)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    both = remux(joined, tmp_path / "both.ts")  # with the packets counted through
+    assert len(list(read_frames(both, range(10), None, FFMPEG))) == 10
+    with pytest.raises(VideoError, match=r"both\.ts: frame 10: the picture's size changes from 96x64"):
+        list(read_frames(both, range(20), None, FFMPEG))
+
+
 def test_a_damaged_frame_ends_the_reading_with_its_number(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (30, 64, 96, 3), dtype=np.uint8)
     path = tmp_path / "noise.mp4"

@@ -1,0 +1,197 @@
+"""`dvc repro --single-item STAGE` as a child process of a flow, and what became of it.
+
+The child is DVC itself behind a watch (`python -m flows.dvc_process ARGUMENTS`): it ends, with the stage that it runs,
+when the flow is gone. It has a session of its own, so that Ctrl-C is the flow's to act on.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+
+from flows.lifetime import end_with_parent
+from flows.pipeline import BUSY
+from flows.project import ROOT
+
+Outcome = Literal["ran", "restored", "cached", "failed", "skipped", "stopped"]
+
+_RETRY_S = 1.0
+_GRACE_S = 3.0  # from SIGTERM to SIGKILL
+_STAGE_ERROR = re.compile(r"inbetween stage[^:]*: (.*)")
+_DVC_ERROR = re.compile(r"ERROR: (?:failed to reproduce '[^']*': )?(.*)")
+_EXIT_CODE = re.compile(r"exited with (-?\d+)")
+# What DVC says after every stage, and a person needs once if at all.
+_ADVICE = (
+    "Data and pipelines are up to date",
+    "Generating lock file",
+    "To enable auto staging",
+    "To track the changes with git",
+    "Updating lock file",
+    "Use `dvc push`",
+    "dvc config core.autostage",
+    "git add ",
+)
+
+
+@dataclass(frozen=True)
+class StageEnd:
+    """What became of a stage.
+
+    error: one line where it failed or was skipped.  code: 0, 2 where the user can mend it, 1 for a fault.
+    """
+
+    name: str
+    outcome: Outcome
+    seconds: float = 0.0
+    error: str = ""
+    code: int = 0
+
+
+class DvcProcesses:
+    """The DVC processes of one flow, which can all be stopped at once."""
+
+    def __init__(self) -> None:
+        self._live: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._is_stopping = threading.Event()
+
+    def repro(
+        self, stage: str, *, force: bool, environment: Mapping[str, str], on_line: Callable[[str], None]
+    ) -> StageEnd:
+        """Run one stage if DVC finds it changed; wait where another process holds DVC's locks."""
+        start = time.monotonic()
+        has_waited = False
+        while True:
+            end = self._repro_once(stage, force, environment, on_line)
+            if end.outcome != "failed" or not any(words in end.error for words in BUSY):
+                return StageEnd(stage, end.outcome, time.monotonic() - start, end.error, end.code)
+            if not has_waited:
+                on_line(f"{stage}: waiting for another dvc: {end.error}")
+                has_waited = True
+            self._is_stopping.wait(_RETRY_S)
+
+    def stop(self) -> None:
+        """End every process and start no other. Returns when they are gone."""
+        self._is_stopping.set()
+        with self._lock:
+            live = list(self._live)
+        for process in live:
+            _end_session(process)
+
+    def _repro_once(
+        self, stage: str, force: bool, environment: Mapping[str, str], on_line: Callable[[str], None]
+    ) -> StageEnd:
+        command = [sys.executable, "-m", "flows.dvc_process", "--wait-for-lock", "repro", "--single-item"]
+        with self._lock:
+            if self._is_stopping.is_set():
+                return StageEnd(stage, "stopped")
+            process = subprocess.Popen(
+                [*command, *(["--force"] if force else []), stage],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._live.add(process)
+        reader = _OutputReader()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if text := reader.read(line):
+                    on_line(text)
+            code = process.wait()
+        finally:
+            with self._lock:
+                self._live.discard(process)
+        if self._is_stopping.is_set() and code:
+            return StageEnd(stage, "stopped")
+        return reader.conclude(stage, code)
+
+
+class _OutputReader:
+    """Understands DVC's lines: what was done, and why it failed."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome = "cached"
+        self.stage_error = self.dvc_error = ""
+        self.code = 1
+
+    def read(self, line: str) -> str:
+        """Take in a line. Returns what a person wants to see of it."""
+        text = line.rstrip()
+        if text.startswith("Running stage"):
+            self.outcome = "ran"
+        elif "is cached - skipping run" in text:
+            self.outcome = "restored"
+        elif match := _STAGE_ERROR.match(text):
+            self.stage_error = match[1]
+        elif match := _DVC_ERROR.match(text):
+            self.dvc_error = self.dvc_error or match[1]
+            if code := _EXIT_CODE.search(text):
+                self.code = 2 if code[1] == "2" else 1
+        return "" if text.strip().startswith(_ADVICE) or "didn't change, skipping" in text else text
+
+    def conclude(self, stage: str, code: int) -> StageEnd:
+        if not code:
+            return StageEnd(stage, self.outcome)
+        if code < 0 or code == 143:
+            return StageEnd(stage, "failed", error=f"dvc was killed ({_name_signal(code)})", code=1)
+        return StageEnd(
+            stage, "failed", error=self.stage_error or self.dvc_error or f"dvc exited with {code}", code=self.code
+        )
+
+
+def _name_signal(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else "SIGTERM"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _end_session(process: subprocess.Popen[str]) -> None:
+    """SIGTERM to the process and all below it, SIGKILL to what is left after a while."""
+    try:
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        family = []
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    _, left = psutil.wait_procs(family, _GRACE_S)
+    for survivor in left:
+        try:
+            survivor.kill()
+        except psutil.Error:
+            continue
+    psutil.wait_procs(left, _GRACE_S)
+
+
+def _python_path() -> str:
+    """This project's code, whichever checkout the environment was installed from."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(filter(None, [str(ROOT), inherited]))
+
+
+def main() -> int:
+    """DVC's own command line, ended with its parent."""
+    end_with_parent()
+    from dvc.cli import main as dvc
+
+    return int(dvc(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What DVC says: the stages in the order of its plan, what each needs, and why each would run. Read only."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flows.lock_order import lock_names
+from flows.progress import say
+from flows.project import ROOT
+from tasks.errors import ParamsError
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+LOCK = ROOT / "dvc.lock"
+BUSY = ("is busy", "Unable to acquire lock")  # DVC's words for a lock that another process holds
+_RETRY_S = 1.0
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of dvc.yaml: "render@warp-8".
+
+    needs: the planned stages whose outputs it reads.  reason: why it would run, "" = nothing has changed so far.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    reason: str
+
+
+def read_plan(targets: Sequence[str] = (), *, force: bool = False) -> list[PlannedStage]:
+    """The stages that `dvc repro TARGETS` looks at, in its order; all by default. Works before any input is there.
+
+    Raises: ParamsError where dvc.yaml cannot be read or a target is not known.
+    """
+    from dvc.exceptions import DvcException
+
+    os.chdir(ROOT)  # DVC names stages relative to where it is
+    try:
+        return list(_plan(targets, force))
+    except DvcException as error:
+        cause = error.__cause__
+        line = " ".join(f"{error}: {cause}".split()) if cause else " ".join(str(error).split())
+        raise ParamsError(f"dvc.yaml: {line[:500]}") from error
+
+
+def _plan(targets: Sequence[str], force: bool) -> Iterator[PlannedStage]:
+    from dvc.dvcfile import PROJECT_FILE
+    from dvc.repo import Repo, lock_repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    with Repo(str(ROOT), _wait_for_lock=True) as repo, lock_repo(repo):
+        wanted = []
+        for target in targets or [PROJECT_FILE]:
+            wanted += collect_stages(repo, [target], glob=any(sign in target for sign in "*?["))
+        graph = get_active_graph(repo.index.graph)
+        stages = [stage for stage in plan_repro(graph, wanted) if not stage.is_data_source]
+        locked = set(lock_names(LOCK.read_text(encoding="utf-8"))) if LOCK.is_file() else set()
+        reasons: dict[str, str] = {}
+        for stage in stages:
+            needs = [other.addressing for other in graph.successors(stage) if other in stages]
+            changed = sorted(name for name in needs if reasons[name])
+            if force:
+                reason = "forced"
+            elif stage.addressing not in locked:
+                reason = "new"
+            else:
+                reason = explain_status(_read_status(stage))
+            if changed and reason not in ("forced", "new"):
+                reason = "; ".join(filter(None, [reason, "after " + _name_some(changed)]))
+            reasons[stage.addressing] = reason
+            yield PlannedStage(stage.addressing, tuple(needs), reason)
+
+
+def _read_status(stage: "Stage") -> Sequence[Any]:
+    from dvc.lock import LockError
+
+    said = False
+    while True:
+        try:
+            status: Mapping[str, Sequence[Any]] = stage.status(check_updates=True)
+        except LockError as error:
+            if not said:
+                say(f"repro: another dvc is at work: {str(error).splitlines()[0]}; waiting for it")
+                said = True
+            time.sleep(_RETRY_S)
+        else:
+            return status.get(stage.addressing, [])
+
+
+def explain_status(entries: Sequence[Any]) -> str:
+    """DVC's status of one stage in a few words: "params.yaml render.crf modified; tasks/render.py modified"."""
+    words = []
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            words.append("its command changed" if entry == "changed checksum" else str(entry))
+            continue
+        for kind, changes in entry.items():
+            prefix = "output " if kind == "changed outs" else ""
+            found = []
+            for path, how in changes.items():
+                if isinstance(how, Mapping):
+                    found += [f"{path} {key} {what}" for key, what in how.items()]
+                else:
+                    found.append(f"{prefix}{path} {how}")
+            words.append(_name_some(found))
+    return "; ".join(words)
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,83 @@
+"""A stage's groups of items as tasks of the Prefect run that the stage belongs to.
+
+The flow writes its run context into a file (write_run_context), the stage's process takes it up (map_as_tasks). Only
+imported under a flow: plain `dvc repro` imports no Prefect.
+"""
+
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cloudpickle  # type: ignore[import-untyped] # comes with Prefect
+from prefect import Flow, Task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import hydrated_context, serialize_context
+
+from flows.logs import keep_prefect_quiet
+
+G = TypeVar("G")
+R = TypeVar("R")
+
+
+def write_run_context(path: Path) -> None:
+    """Keep the current task run's context in a file for the processes of its stage.
+
+    The file holds the API's credentials where there are some: it is for the user alone, and the flow removes it.
+    """
+    context: dict[str, Any] = serialize_context()
+    # The stage only reports to this run. Without the flow's own function its process does not import the flow's module.
+    context["flow_run_context"]["flow"] = Flow(_placeholder, name=context["flow_run_context"]["flow"].name)
+    context["task_run_context"]["task"] = Task(_placeholder, name=context["task_run_context"]["task"].name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(cloudpickle.dumps(context))
+
+
+def _placeholder() -> None:
+    raise NotImplementedError("stands for a function that runs in another process")
+
+
+def map_as_tasks(
+    pool: ProcessPoolExecutor,
+    function: Callable[[G], R],
+    groups: Sequence[G],
+    *,
+    names: Sequence[str],
+    on_done: Callable[[G, R], None],
+    context_file: Path,
+) -> None:
+    """Run `function` on every group in the pool; each is a task run that waits for its process in a thread.
+
+    Args: as for map_groups; context_file is what write_run_context wrote.
+    Raises: the first error of a group; those that have not begun are dropped.
+    """
+    keep_prefect_quiet()
+    # As many threads as processes: a task that is said to run does run.
+    num_threads = min(len(groups), pool._max_workers)  # type: ignore[attr-defined] # noqa: SLF001 it has no public name
+    with hydrated_context(cloudpickle.loads(context_file.read_bytes())):
+        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="group")
+        try:
+            futures = {}
+            for group, name in zip(groups, names, strict=True):
+                run = _task(pool, function, group, name)
+                futures[threads.submit(contextvars.copy_context().run, run)] = group
+            for future in as_completed(futures):
+                on_done(futures[future], future.result())
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _task(pool: ProcessPoolExecutor, function: Callable[[G], R], group: G, name: str) -> Task[[], R]:
+    # The group is no parameter of the task: Prefect would look through it for futures, and record it.
+    def work() -> R:
+        return pool.submit(function, group).result()
+
+    return Task(
+        work,
+        name="group",
+        task_run_name=name.replace("{", "(").replace("}", ")"),
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )

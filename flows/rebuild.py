@@ -1,0 +1,214 @@
+"""The Prefect flow `rebuild`: stages as tasks in dependency order, each `dvc repro --single-item` in a process.
+
+DVC decides what runs; this flow decides when, shows it, and keeps the log. Entry point of deployments, and what
+`inbetween repro` runs. `ingest`, the flow that registers a batch and runs its stages, will stand beside it.
+"""
+
+import queue
+import re
+import shutil
+import time
+from typing import Any
+
+import prefect.runtime
+from prefect import Task, flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.futures import PrefectFuture
+from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from ruamel.yaml import YAML
+
+from flows.dvc_process import DvcProcesses, StageEnd
+from flows.lock_order import remember_order, restore_order
+from flows.logs import keep_prefect_quiet
+from flows.pipeline import LOCK, PlannedStage
+from flows.prefect_tasks import write_run_context
+from flows.progress import say
+from flows.project import FRESH, RUN_CONTEXT, STATE
+from flows.repro import StageFailedError, describe_end, describe_failure, open_run, summarise
+
+# A stage uses every core by itself. Two at a time fill the stretches in which one reads, writes or starts up; more
+# would only add up their memory.
+PARALLEL_STAGES = 2
+
+_LOCK_ORDER = STATE / "lock-order.json"
+
+
+_runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=PARALLEL_STAGES)
+
+
+@flow(name="rebuild", task_runner=_runner, persist_result=False)  # type: ignore[arg-type] # invariant in the future
+def rebuild(targets: list[str] | None = None, force: bool = False) -> State[Any]:
+    """Bring the stages (all by default) up to date; the run fails when one of them does."""
+    start = time.monotonic()
+    with open_run(targets or [], force=force) as plan:
+        remember_order(LOCK, _LOCK_ORDER)
+        stages = _Stages(plan, force=force)
+        try:
+            stages.run()
+        except (KeyboardInterrupt, TerminationSignal):
+            if prefect.runtime.deployment.id:  # the worker that sent the signal waits for it to come back
+                raise
+            return Cancelled(message="stopped")
+        finally:
+            stages.close()
+            restore_order(LOCK, _LOCK_ORDER, [stage.name for stage in plan])
+        _LOCK_ORDER.unlink()
+        ends = list(stages.ends.values())
+        say(summarise(plan, ends))
+        line = describe_end(ends, time.monotonic() - start)
+        say(f"repro: {line}")
+        if error := describe_failure(ends):
+            return Failed(message=str(error), data=error)
+        return Completed(message=line)
+
+
+def run_rebuild(targets: list[str], *, force: bool, is_own_server: bool) -> None:
+    """Run the flow in this process.
+
+    Args: is_own_server: True = nobody else uses this server: runs that it thinks are running are dead.
+    Raises: StageFailedError; KeyboardInterrupt where the run was stopped.
+    """
+    keep_prefect_quiet()
+    if is_own_server:
+        _bury_dead_runs()
+    try:
+        state: State[Any] = rebuild(targets, force, return_state=True)
+    finally:
+        _flush_reports()
+    if state.is_cancelled():
+        raise KeyboardInterrupt
+    if not state.is_completed():
+        error = state.result(raise_on_failure=False)
+        raise error if isinstance(error, BaseException) else StageFailedError(state.message or "the run failed", 1)
+
+
+class _Stages:
+    """The stages of one run: started when what they need is there, at most PARALLEL_STAGES at a time."""
+
+    def __init__(self, plan: list[PlannedStage], *, force: bool) -> None:
+        self.ends: dict[str, StageEnd] = {}
+        self._plan, self._force = plan, force
+        self._reason = {stage.name: stage.reason for stage in plan}
+        self._processes = DvcProcesses()
+        self._futures: dict[str, PrefectFuture[Any]] = {}
+        self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._contexts = STATE / "runs" / str(prefect.runtime.flow_run.id)
+
+    def run(self) -> None:
+        """Run all that can be run. Returns when nothing is left; a failed stage takes only its dependants with it."""
+        waiting = list(self._plan)
+        running: set[str] = set()
+        while waiting or running:
+            for stage in list(waiting):
+                is_ready = all(name in self.ends for name in stage.needs)
+                if is_ready and len(running) < PARALLEL_STAGES:
+                    waiting.remove(stage)
+                    running.add(stage.name)
+                    self._submit(stage)
+            running.discard(self._finished.get())
+
+    def close(self) -> None:
+        """End what is still at work, and wait for it."""
+        self._processes.stop()
+        for future in self._futures.values():
+            future.wait()
+        shutil.rmtree(self._contexts, ignore_errors=True)
+
+    def _submit(self, stage: PlannedStage) -> None:
+        name = stage.name
+        bad = [need for need in stage.needs if self.ends[need].outcome in ("failed", "skipped")]
+
+        def work() -> State[Any]:
+            return self._do(stage, bad)
+
+        task = Task(work, name="stage", task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+        # The needs have ended; naming them draws the arrows. A skipped stage has none: Prefect would not let it report.
+        wait_for = [] if bad else [self._futures[need] for need in stage.needs]
+        future: PrefectFuture[Any] = task.submit(return_state=False, wait_for=wait_for)
+        self._futures[name] = future
+
+        def on_done(_: PrefectFuture[Any]) -> None:
+            self.ends.setdefault(name, StageEnd(name, "failed", error="the task ended without a result", code=1))
+            self._finished.put(name)
+
+        future.add_done_callback(on_done)
+
+    def _do(self, stage: PlannedStage, bad: list[str]) -> State[Any]:
+        """One stage, in its task's thread: its end is noted, and told to Prefect as a state."""
+        if bad:
+            end = StageEnd(stage.name, "skipped", error=f"{bad[0]} failed")
+        elif not self._reason[stage.name]:
+            end = StageEnd(stage.name, "cached")
+        else:
+            end = self._repro(stage.name)
+        self.ends[stage.name] = end
+        return _state_of(end)
+
+    def _repro(self, name: str) -> StageEnd:
+        log = get_run_logger()
+
+        def on_line(line: str) -> None:
+            log.info("%s", line)
+            say(f"{name} | {line}")
+
+        context_file = self._contexts / f"{name}.context"
+        write_run_context(context_file)
+        environment = {RUN_CONTEXT: str(context_file), **({FRESH: "1"} if self._force else {})}
+        end = self._processes.repro(name, force=self._force, environment=environment, on_line=on_line)
+        context_file.unlink(missing_ok=True)
+        if end.outcome in ("ran", "restored", "cached"):
+            create_markdown_artifact(key=_artifact_key(name), markdown=_describe_hashes(name, end))
+        return end
+
+
+def _state_of(end: StageEnd) -> State[Any]:
+    match end.outcome:
+        case "ran":
+            return Completed(message="ran")
+        case "restored" | "cached":
+            return Completed(name="Cached", message=end.outcome)
+        case "failed":
+            return Failed(message=end.error)
+        case "skipped":
+            return Cancelled(name="Skipped", message=end.error)
+        case "stopped":
+            return Cancelled(message="stopped")
+
+
+def _artifact_key(stage: str) -> str:
+    return "stage-" + re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
+
+
+def _describe_hashes(stage: str, end: StageEnd) -> str:
+    """What went into a stage and what came out, from its entry in dvc.lock."""
+    lock = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8")) or {}
+    entry = lock.get("stages", {}).get(stage, {})
+    lines = [f"`{entry.get('cmd', stage)}`: **{end.outcome}** in {end.seconds:.1f} s", ""]
+    lines += ["| | path | md5 | bytes |", "|---|---|---|---|"]
+    for kind, word in (("deps", "in"), ("outs", "out")):
+        for row in entry.get(kind, []):
+            lines.append(f"| {word} | `{row['path']}` | `{row.get('md5', '')}` | {row.get('size', '')} |")
+    return "\n".join(lines)
+
+
+def _bury_dead_runs() -> None:
+    """Runs of our own server that were killed still stand as running; nobody else can be at it now."""
+    with get_client(sync_client=True) as client:
+        running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
+        for run in client.read_flow_runs(flow_run_filter=running):
+            client.set_flow_run_state(run.id, Crashed(message="killed"), force=True)
+
+
+def _flush_reports() -> None:
+    """Have the run's logs and states at the server before it may be stopped."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5, at_exit=False)
+    EventsWorker.drain_all(timeout=5, at_exit=False)

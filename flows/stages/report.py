@@ -1,0 +1,55 @@
+"""Stage report: one page that opens from disk, with every render beside its truth, into report/."""
+
+import json
+from pathlib import Path
+
+from flows.stage import Stage, fresh_folder
+from tasks.report import ClipFiles, RenderEntry, write_report
+from tasks.tables import list_tables, read_skipped
+from tasks.video import ffmpeg_path
+
+TOOLS = ("ffmpeg", "opencv", "pyarrow")
+SCRIPTS = ("tasks/report.html.j2",)
+COMMANDS = ("make demo", "dvc metrics show", "dvc plots show")
+
+
+def run(stage: Stage) -> None:
+    params = stage.params.report
+    entries = [read_entry(stage, name) for name in stage.params.renders]
+    skipped: dict[str, str] = {}
+    for batch in stage.params.batches:
+        skipped |= read_skipped(stage.data(batch, "clips"))
+    with fresh_folder(Path("report")) as folder:
+        write_report(
+            folder,
+            entries,
+            skipped=skipped,
+            commands=COMMANDS,
+            media_height=params.media_height,
+            sample_frames=params.sample_frames,
+            ffmpeg=ffmpeg_path(stage.params.run.ffmpeg),
+            workers=stage.workers,
+        )
+
+
+def read_entry(stage: Stage, name: str) -> RenderEntry:
+    """What the page shows of one render; measures that are not there are said there."""
+    render = stage.params.renders[name]
+    metrics = Path("metrics/render", f"{name}.json")
+    return RenderEntry(
+        name=name,
+        batch=render.batch,
+        key_step=render.key_step,
+        motion=render.motion,
+        method=render.method,
+        clips=tuple(
+            ClipFiles(
+                clip=path.stem,
+                truth=stage.data(render.batch, "clips", path.name),
+                render=path,
+                evaluation=stage.data("evaluations", name, path.name),
+            )
+            for path in list_tables(stage.data("renders", name))
+        ),
+        metrics=json.loads(metrics.read_text()) if metrics.is_file() else None,
+    )

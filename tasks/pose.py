@@ -1,0 +1,344 @@
+"""Pose of a clip's frames: one person's 19 joints, from MediaPipe run as a worker, or from OpenPose's JSON files.
+
+Axes: T frames, J joints (19), P points of the estimator (33 body, 21 left hand, 21 right hand), D (x px, y px,
+score 0..1). (0, 0, 0) = not seen.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.pose.follow import appearance, crop_around_track, follow_person
+from models.pose.repair import repair_poses
+from models.skeleton import (
+    NUM_HAND_POINTS,
+    FloatArray,
+    Joint,
+    is_seen,
+    joints_from_body_25,
+    joints_from_mediapipe,
+    torso_length,
+)
+from tasks.errors import SourceError
+from tasks.workers.contract import run_worker, write_request
+from tasks.workers.environment import prepare_mediapipe
+
+Image = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+# MediaPipe places every one of its points, in the picture or not, and says how visible each is. Hidden limbs are kept
+# with their low score: the guess is better than none for carrying pixels, and the score tells. Under this it is a
+# guess at random.
+MIN_VISIBILITY = 0.05
+MAX_OUTSIDE = 0.1  # of the picture's longer side; farther out nothing can be drawn and nothing was seen
+MAX_SAME_PERSON = 0.5  # torsos between the trunks of two detections of one person in one frame
+NUM_BODY_POINTS = 33
+NUM_POINTS = NUM_BODY_POINTS + 2 * NUM_HAND_POINTS
+NUM_BODY_25_POINTS = 25
+_OPENPOSE_NAME = re.compile(r"(\d+)_keypoints\.json$")
+
+
+@dataclass(frozen=True)
+class MediapipeSettings:
+    """upscale: pictures are enlarged by it first.  model_complexity: 0, 1 or 2.
+    timeout_s: the longest time without a finished frame.
+    """
+
+    upscale: float
+    model_complexity: int
+    timeout_s: float
+
+
+class PoseSequence(NamedTuple):
+    """One pass over one chunk of a clip: its frame numbers and their pictures (H, W, 3) uint8 BGR, read once."""
+
+    name: str
+    frames: Sequence[int]
+    images: Iterable[Image]
+
+
+class PoseResult(NamedTuple):
+    """joints_px_TJD (T, 19, 3) float32.  keypoints_TK (T, K) float32: the estimator's raw points, flattened;
+    mediapipe: tracked then static, each body 33, left hand 21, right hand 21 (x px, y px, score), K = 450; openpose:
+    body 25, left, right hand 21, K = 201.  mattes: an 8-bit PNG a frame, or None where there is none.
+    """
+
+    name: str
+    frames: tuple[int, ...]
+    joints_px_TJD: Float32Array
+    keypoints_TK: Float32Array
+    mattes: list[bytes | None]
+
+
+@dataclass
+class _Detections:
+    """What the worker found in one sequence."""
+
+    sequence: PoseSequence
+    folder: Path
+    files: list[str]
+    size_px: tuple[int, int]
+    tracked_TPD: Float32Array
+    static_TPD: Float32Array
+    mattes: list[bytes]
+
+
+def estimate_mediapipe(
+    sequences: Sequence[PoseSequence],
+    work_dir: Path,
+    settings: MediapipeSettings,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[PoseResult]:
+    """Poses of one person in each sequence: found twice (tracked and static), followed, and repaired.
+
+    MediaPipe returns one person, and may jump to somebody else. Frames whose tracked detection is nobody or somebody
+    else than in the rest of the sequence are run once more, on a crop around where the person should be; where that
+    too finds somebody else, the person is not seen. MediaPipe's filter over time is used only where the frames are
+    consecutive: among key frames it lags behind.
+
+    The model is loaded once for all sequences, and at most once more for the crops.
+
+    Args:   work_dir: an existing folder for the frames while they are needed (lossless PNG); left as it was.
+            on_progress: called with (frames done, frames in all); starts again for the crops.
+    Raises: ToolError if the worker's environment cannot be made, or the worker fails.
+    """
+    command = prepare_mediapipe()
+    with tempfile.TemporaryDirectory(dir=work_dir, prefix="pose-") as temporary:
+        folder = Path(temporary)
+
+        def run(name: str, requests: list[dict[str, Any]]) -> None:
+            if not requests:
+                return
+            request = folder / f"{name}.json"
+            write_request(
+                request,
+                requests,
+                {"upscale": settings.upscale, "model_complexity": settings.model_complexity},
+            )
+            expected = {Path(each["results"]): ["keypoints.json", *each["frames"]] for each in requests}
+            run_worker(command, request, expected, settings.timeout_s, on_progress, name="pose: mediapipe")
+
+        stored = [_store_frames(each, folder / f"{n:04d}") for n, each in enumerate(sequences)]
+        requests = [
+            {
+                "folder": str(each.folder),
+                "results": str(each.folder) + ".results",
+                "frames": each.files,
+                "mode": "both",
+                "smooth": _is_consecutive(each.sequence.frames),
+            }
+            for each in stored
+            if each.files
+        ]
+        run("whole", requests)
+        for each in stored:
+            _read_detections(each)
+        crops = [_crops_to_rerun(each) for each in stored]
+        requests = [
+            {
+                "folder": str(each.folder),
+                "results": str(each.folder) + ".crops",
+                "frames": [each.files[frame] for frame in boxes],
+                "mode": "static",
+                "crops": list(boxes.values()),
+            }
+            for each, boxes in zip(stored, crops, strict=True)
+            if boxes
+        ]
+        run("crops", requests)
+        for each, boxes in zip(stored, crops, strict=True):
+            yield _finish(each, list(boxes))
+
+
+def _is_consecutive(frames: Sequence[int]) -> bool:
+    return len(frames) > 1 and bool(np.median(np.diff(frames)) == 1)
+
+
+def _store_frames(sequence: PoseSequence, folder: Path) -> _Detections:
+    folder.mkdir()
+    files, size_px = [], (0, 0)
+    for number, image in zip(sequence.frames, sequence.images, strict=True):
+        files.append(f"{number:08d}.png")
+        size_px = (image.shape[1], image.shape[0])
+        # Level 1: three times as fast as the default, 5 % larger, and gone in a minute.
+        cv2.imwrite(str(folder / files[-1]), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    nothing = np.zeros((len(files), NUM_POINTS, 3), np.float32)
+    return _Detections(sequence, folder, files, size_px, nothing, nothing.copy(), [])
+
+
+def _read_detections(found: _Detections) -> None:
+    if not found.files:
+        return
+    results = Path(f"{found.folder}.results")
+    rows = json.loads((results / "keypoints.json").read_text(encoding="utf-8"))["frames"]
+    found.tracked_TPD = np.stack([_points(row["tracked"]) for row in rows])
+    found.static_TPD = np.stack([_points(row["static"]) for row in rows])
+    found.mattes = [(results / name).read_bytes() for name in found.files]
+
+
+def _points(pose: dict[str, Any] | None) -> Float32Array:
+    """(75, 3) of one detection in the worker's JSON; zeros for what was not found."""
+    pose = pose or {}
+    parts = (("body", NUM_BODY_POINTS), ("left_hand", NUM_HAND_POINTS), ("right_hand", NUM_HAND_POINTS))
+    return np.concatenate([np.array(pose.get(name) or np.zeros((count, 3)), np.float32) for name, count in parts])
+
+
+def _to_joints(points_TPD: Float32Array, size_px: tuple[int, int]) -> Float32Array:
+    body, left, right = np.split(points_TPD, [NUM_BODY_POINTS, NUM_BODY_POINTS + NUM_HAND_POINTS], axis=1)
+    return drop_unseen(joints_from_mediapipe(body, left, right), size_px).astype(np.float32)
+
+
+def drop_unseen(joints_px_TJD: FloatArray, size_px: tuple[int, int]) -> FloatArray:
+    """Set to (0, 0, 0) the joints that are guessed, or farther outside the picture than a tenth of its longer side."""
+    margin = MAX_OUTSIDE * max(size_px)
+    xy = joints_px_TJD[..., :2]
+    is_near = ((xy >= -margin) & (xy <= np.array(size_px) + margin)).all(axis=-1)
+    return np.where((is_near & (joints_px_TJD[..., 2] >= MIN_VISIBILITY))[..., None], joints_px_TJD, 0.0)
+
+
+def _crops_to_rerun(found: _Detections) -> dict[int, list[int]]:
+    """Where in the sequence the tracked detection is not the person, and the box to look into there."""
+    tracked, static = (_to_joints(points, found.size_px) for points in (found.tracked_TPD, found.static_TPD))
+    reference = _follow(found, [tracked, static])
+    is_tracked: BoolArray = np.asarray(is_seen(reference).any(axis=1))
+    if not is_tracked.any():
+        return {}
+    boxes = crop_around_track(reference, is_tracked, found.size_px)
+    return {int(t): boxes[t].tolist() for t in np.flatnonzero(~_is_same_person(tracked, reference))}
+
+
+def _follow(found: _Detections, detections: list[Float32Array]) -> Float32Array:
+    """(T, 19, 3): of several detections a frame that of the clip's person; zeros where none is."""
+    candidates = []
+    for t, name in enumerate(found.files):
+        image = np.asarray(cv2.imread(str(found.folder / name), cv2.IMREAD_COLOR), np.uint8)
+        candidates.append([(joints[t], appearance(image, joints[t])) for joints in detections])
+    chosen_T = follow_person(candidates)
+    picked = np.stack(detections)[np.maximum(chosen_T, 0), np.arange(len(chosen_T))]
+    return np.where((chosen_T >= 0)[:, None, None], picked, np.float32(0))
+
+
+def _is_same_person(joints_px_TJD: Float32Array, reference_px_TJD: Float32Array) -> BoolArray:
+    """(T,) True where both show a trunk in the same place; left and right may differ."""
+    trunk = [Joint.NECK, Joint.MID_HIP]
+    a, b = joints_px_TJD[:, trunk], reference_px_TJD[:, trunk]
+    limit_px = MAX_SAME_PERSON * torso_length(reference_px_TJD)
+    distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1).max(axis=1)
+    is_same: BoolArray = (is_seen(a) & is_seen(b)).all(axis=1) & (distance <= limit_px)
+    return is_same
+
+
+def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
+    """Follow the person once more with the crops' detections, leave out everybody else, repair."""
+    cropped_TPD = np.zeros_like(found.static_TPD)
+    crop_mattes: dict[int, bytes] = {}
+    if rerun:
+        results = Path(f"{found.folder}.crops")
+        rows = json.loads((results / "keypoints.json").read_text(encoding="utf-8"))["frames"]
+        cropped_TPD[rerun] = np.stack([_points(row["static"]) for row in rows])
+        crop_mattes = {t: (results / found.files[t]).read_bytes() for t in rerun}
+    tracked, static, cropped = (
+        _to_joints(points, found.size_px) for points in (found.tracked_TPD, found.static_TPD, cropped_TPD)
+    )
+    reference = _follow(found, [tracked, static, cropped]) if rerun else _follow(found, [tracked, static])
+    is_tracked, is_static, is_cropped = (_is_same_person(joints, reference) for joints in (tracked, static, cropped))
+    static_TPD = np.where(is_cropped[:, None, None], cropped_TPD, found.static_TPD)
+    second = np.where(is_cropped[:, None, None], cropped, np.where(is_static[:, None, None], static, 0.0))
+    joints = repair_poses(np.where(is_tracked[:, None, None], tracked, 0.0), second)
+    mattes: list[bytes | None] = []
+    for t, matte in enumerate(found.mattes):
+        # The whole picture's matte is of whom the tracker followed, or of the static detection where it lost all.
+        is_own = is_tracked[t] or (is_static[t] and not found.tracked_TPD[t].any())
+        mattes.append(matte if is_own else crop_mattes.get(t) if is_cropped[t] else None)
+    return PoseResult(
+        name=found.sequence.name,
+        frames=tuple(found.sequence.frames),
+        joints_px_TJD=joints.astype(np.float32),
+        keypoints_TK=np.concatenate([found.tracked_TPD, static_TPD], axis=1).reshape(len(joints), -1),
+        mattes=mattes,
+    )
+
+
+def read_openpose(folder: Path, name: str, frames: Sequence[int], images: Iterable[Image] | None = None) -> PoseResult:
+    """One person's poses from a folder of OpenPose JSON: `NAME_000000000012_keypoints.json` is frame 12.
+
+    Of several people the same one is followed through the frames; left and right are repaired.
+
+    Args:   frames: the frames to read, in order; others in the folder are not looked at.
+            images: their pictures (H, W, 3) uint8 BGR, for telling people apart by colour too.
+    Raises: SourceError if the folder or a frame's file is missing, twice there, or not what OpenPose writes.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; name the one that OpenPose wrote with --write_json")
+    files: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _OPENPOSE_NAME.search(path.name)
+        if match and int(match[1]) in files:
+            raise SourceError(f"{path}: frame {int(match[1])} is there twice; keep one video's files in {folder}")
+        if match:
+            files[int(match[1])] = path
+    pictures: Iterable[Image | None] = [None] * len(frames) if images is None else images
+    people: list[list[Float32Array]] = []
+    candidates = []
+    for frame, image in zip(frames, pictures, strict=True):
+        if frame not in files:
+            raise SourceError(
+                f"{folder}: no *_{frame:012d}_keypoints.json for frame {frame}; run OpenPose on the whole video"
+            )
+        people.append(_read_people(files[frame]))
+        joints = [_openpose_joints(points[None])[0] for points in people[-1]]
+        candidates.append([(each, _look(image, each)) for each in joints])
+    chosen = follow_person(candidates)
+    nobody = np.zeros((NUM_BODY_25_POINTS + 2 * NUM_HAND_POINTS, 3), np.float32)
+    points_TPD = np.stack(
+        [nobody, *(row[index] if index >= 0 else nobody for row, index in zip(people, chosen, strict=True))]
+    )[1:]
+    return PoseResult(
+        name=name,
+        frames=tuple(frames),
+        joints_px_TJD=repair_poses(_openpose_joints(points_TPD)).astype(np.float32),
+        keypoints_TK=points_TPD.reshape(len(points_TPD), -1),
+        mattes=[None] * len(points_TPD),
+    )
+
+
+def _look(image: Image | None, joints_px_JD: Float32Array) -> FloatArray:
+    """Colours, or unknown where there is no picture."""
+    return appearance(np.zeros((1, 1, 3), np.uint8) if image is None else image, joints_px_JD)
+
+
+def _openpose_joints(points_TPD: Float32Array) -> Float32Array:
+    body, left, right = np.split(points_TPD, [NUM_BODY_25_POINTS, NUM_BODY_25_POINTS + NUM_HAND_POINTS], axis=1)
+    return joints_from_body_25(body, left, right).astype(np.float32)
+
+
+def _read_people(path: Path) -> list[Float32Array]:
+    """(67, 3) for each person of one file: body 25, left hand 21, right hand 21; hands may be left out."""
+    parts = (
+        ("pose_keypoints_2d", NUM_BODY_25_POINTS),
+        ("hand_left_keypoints_2d", NUM_HAND_POINTS),
+        ("hand_right_keypoints_2d", NUM_HAND_POINTS),
+    )
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["people"]
+        people = [
+            [np.array(person.get(key) or [0.0] * count * 3, np.float32) for key, count in parts] for person in listed
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{path}: not a JSON file as OpenPose writes it ({error}); write it anew") from error
+    for person in people:
+        for values, (key, count) in zip(person, parts, strict=True):
+            if values.shape != (count * 3,):
+                raise SourceError(
+                    f"{path}: {key} has {values.size} numbers, not {count * 3}; run OpenPose with --model_pose BODY_25"
+                )
+    return [np.concatenate(person).reshape(-1, 3) for person in people]

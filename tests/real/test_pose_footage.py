@@ -1,0 +1,172 @@
+"""Poses of real footage, whose pictures were looked at to say who is where. Skipped without the shared footage."""
+
+import hashlib
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.pose.repair import repair_poses
+from models.skeleton import Joint, is_seen, joints_from_body_25, joints_from_mediapipe, torso_length
+from tasks.errors import ToolError
+from tasks.pose import MediapipeSettings, PoseSequence, estimate_mediapipe
+from tasks.workers.environment import prepare_mediapipe
+
+FOOTAGE = Path(__file__).parents[3] / "shared" / "footage"
+pytestmark = [
+    pytest.mark.skipif(not FOOTAGE.is_dir(), reason=f"no footage in {FOOTAGE}"),
+    pytest.mark.xdist_group("pose-footage"),  # so that one worker process makes `results` once
+]
+SETTINGS = MediapipeSettings(upscale=1, model_complexity=1, timeout_s=120)
+
+
+def decode(clip, frames, rows=slice(None)):
+    """The frames of a clip as BGR pictures, cut to some rows."""
+    wanted = set(frames)
+    with av.open(str(FOOTAGE / f"{clip}.mp4")) as video:
+        for number, frame in enumerate(video.decode(video=0)):
+            if number in wanted:
+                yield np.ascontiguousarray(frame.to_ndarray(format="bgr24")[rows])
+            if number >= max(wanted):
+                return
+
+
+def sequence(name, clip, frames, rows=slice(None)):
+    return PoseSequence(name, list(frames), decode(clip, frames, rows))
+
+
+def estimate(sequences, work_dir):
+    return {result.name: result for result in estimate_mediapipe(sequences, work_dir, SETTINGS)}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    try:
+        prepare_mediapipe()
+    except ToolError as error:
+        pytest.skip(str(error))
+    sequences = [
+        sequence("dense", "kick_front", range(24)),
+        sequence("truth", "kick_back", range(0, 97, 2)),
+        sequence("observed-8", "kick_back", range(0, 97, 8)),
+        # The woman stands nearer to the camera; in the upper 420 rows she is cut off at the hips, and the man is
+        # what a detector sees first, until she crosses in front of him.
+        sequence("man", "two_people", range(0, 100, 4), slice(0, 420)),
+        sequence("woman", "two_people", range(0, 100, 8)),
+        # One man walks out at the left; from frame 160 on another leaps off the wall, and from 202 on only the
+        # leaper is in the picture.
+        sequence("walker", "walk_outdoor", range(140, 230, 3)),
+    ]
+    work_dir = tmp_path_factory.mktemp("poses")
+    found = estimate(sequences, work_dir)
+    assert not list(work_dir.iterdir()), "the frames were not removed"
+    return found
+
+
+def distances_px(a_TJD, b_TJD):
+    both = is_seen(a_TJD) & is_seen(b_TJD)
+    return np.linalg.norm(a_TJD[..., :2] - b_TJD[..., :2], axis=-1)[both]
+
+
+def raw_parts(result):
+    """Tracked and static (T, 19, 3) as they came from the estimator."""
+    points = result.keypoints_TK.reshape(len(result.frames), 2, 75, 3)
+    return [joints_from_mediapipe(*np.split(points[:, k], [33, 54], axis=1)) for k in range(2)]
+
+
+def test_joints_agree_with_given_keypoints(results):
+    """The given ones come from the same estimator without repair: the raw points agree exactly, the joints nearly."""
+    given = pd.read_parquet(FOOTAGE / "kick_front.keypoints.parquet").iloc[:24]
+    body = np.stack(given["body"]).reshape(-1, 25, 3)
+    hands = [np.stack(given[f"{side}_hand"]).reshape(-1, 21, 3) for side in ("left", "right")]
+    expected = joints_from_body_25(body, *hands)
+    result = results["dense"]
+    tracked, _ = raw_parts(result)
+    assert np.abs(tracked[..., :2] - expected[..., :2])[is_seen(expected)].max() < 0.01
+    assert np.median(distances_px(result.joints_px_TJD, expected)) < 2
+    assert np.percentile(distances_px(result.joints_px_TJD, expected), 95) < 8
+
+
+def test_every_frame_has_a_matte_of_the_person(results):
+    for name in ("dense", "truth", "man"):
+        result = results[name]
+        for joints, png in zip(result.joints_px_TJD, result.mattes, strict=True):
+            matte = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert matte.dtype == np.uint8
+            assert matte.shape == ((420, 360) if name == "man" else (640, 360))
+            hip_x, hip_y = joints[Joint.MID_HIP, :2].astype(int)
+            assert matte[hip_y, hip_x] > 200
+            assert 0.01 < (matte > 127).mean() < 0.3
+
+
+def test_same_man_is_followed_while_somebody_crosses(results):
+    """His hips, read off the pictures: from the left of the middle to the right of it; hers are at the lower rim."""
+    result = results["man"]
+    hips = result.joints_px_TJD[:, Joint.MID_HIP]
+    assert (hips[:, 2] > 0).all()
+    assert (hips[:, 1] < 300).all()
+    np.testing.assert_allclose(hips[[0, 12, 24], :2], [[140, 246], [148, 262], [201, 285]], atol=12)
+
+
+def test_same_woman_is_followed_in_the_whole_picture(results):
+    """Undivided, the nearer person is found in every frame, and stays the one."""
+    hips = results["woman"].joints_px_TJD[:, Joint.MID_HIP]
+    assert (hips[:, 2] > 0).all()
+    assert (np.abs(hips[:, :2] - [240, 445]) < 25).all()
+
+
+def test_jump_to_a_leaping_man_is_run_again_on_the_walker(results):
+    result = results["walker"]
+    joints = result.joints_px_TJD
+    frames = np.array(result.frames)
+    neck = joints[:, Joint.NECK]
+    is_seen_T = neck[:, 2] > 0
+    assert is_seen_T[frames <= 190].mean() >= 0.9
+    walked_px = np.array([342, 17])  # his neck at frames 140 and 190, read off the pictures
+    expected_x = np.interp(frames, [140, 190], walked_px)
+    assert (np.abs(neck[:, 0] - expected_x) < 30)[is_seen_T].all()
+    assert (neck[:, 1] > 190)[is_seen_T].all()
+    assert not is_seen_T[frames > 204].any()
+    assert all(matte is None for matte, frame in zip(result.mattes, frames, strict=True) if frame > 204)
+    # The tracker alone did follow the leaper.
+    tracked, _ = raw_parts(result)
+    assert (tracked[frames > 204][:, Joint.NECK, 0] > 300).any()
+
+
+def test_key_frames_alone_give_the_poses_of_all_frames(results):
+    """The pass over the keys of step 8 against the pass over every second frame: nothing swapped, nothing far off."""
+    observed, truth = results["observed-8"].joints_px_TJD, results["truth"].joints_px_TJD[::4]
+    torso_px = torso_length(truth)
+    body = slice(0, 17)
+    distance = distances_px(observed[:, body], truth[:, body]) / torso_px
+    assert np.median(distance) < 0.03
+    assert (distance > 0.3).mean() < 0.02
+    tracked, _ = raw_parts(results["observed-8"])
+    assert distance.mean() < distances_px(tracked[:, body], truth[:, body]).mean() / torso_px
+
+
+def test_injected_swaps_of_real_poses_are_undone(results):
+    tracked, static = raw_parts(results["observed-8"])
+    clean = repair_poses(tracked, static)
+    arms = [Joint.RIGHT_ELBOW, Joint.RIGHT_WRIST, Joint.LEFT_ELBOW, Joint.LEFT_WRIST]
+    shoulders = [Joint.RIGHT_SHOULDER, Joint.LEFT_SHOULDER]
+    for frames in ([4], [5, 6]):
+        swapped = tracked.copy()
+        for left, right in zip([*arms[2:], shoulders[1]], [*arms[:2], shoulders[0]], strict=True):
+            for frame in frames:
+                swapped[frame, [left, right]] = tracked[frame, [right, left]]
+        repaired = repair_poses(swapped, static)
+        assert np.abs(repaired[:, arms] - clean[:, arms]).max() < 0.2 * torso_length(clean)
+
+
+def digest(result):
+    parts = [result.joints_px_TJD.tobytes(), result.keypoints_TK.tobytes(), *map(bytes, filter(None, result.mattes))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def test_same_frames_give_the_same_bytes_alone_or_among_others(results, tmp_path):
+    again = estimate([sequence("observed-8", "kick_back", range(0, 97, 8))], tmp_path)
+    assert digest(again["observed-8"]) == digest(results["observed-8"])
