@@ -3,6 +3,10 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1
 
+# Compiled modules are kept, in .venv and beside the sources: without them every process compiles what it imports anew,
+# which takes longer than most stages' own work.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN = .venv/bin
 WORKERS ?= 2
 
@@ -12,7 +16,7 @@ demo: env  ## environment, embedded data, the whole pipeline on real footage, re
 	@$(BIN)/inbetween demo
 
 test: env  ## the tests, under 12 minutes on 2 cores
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not faults" tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not faults" tests
 
 test-all: env  ## with the slow and the fault-injection campaigns
 	@$(BIN)/python -m pytest tests

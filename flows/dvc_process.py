@@ -25,8 +25,10 @@ from flows.project import ROOT
 Outcome = Literal["ran", "restored", "cached", "failed", "skipped", "stopped"]
 
 _RETRY_S = 1.0
-_GRACE_S = 3.0  # from SIGTERM to SIGKILL
+_GRACE_S = 10.0  # DVC may be at copying a finished stage's outputs
+_POLL_S = 0.1
 _STAGE_ERROR = re.compile(r"inbetween stage[^:]*: (.*)")
+_FAULT = re.compile(r"[\w.]*(?:Error|Exception)\b.*")  # the last line of a traceback
 _DVC_ERROR = re.compile(r"ERROR: (?:failed to reproduce '[^']*': )?(.*)")
 _EXIT_CODE = re.compile(r"exited with (-?\d+)")
 # What DVC says after every stage, and a person needs once if at all.
@@ -85,7 +87,8 @@ class DvcProcesses:
         with self._lock:
             live = list(self._live)
         for process in live:
-            _end_session(process)
+            with suppress(psutil.NoSuchProcess):
+                _end(process)
 
     def _repro_once(
         self, stage: str, force: bool, environment: Mapping[str, str], on_line: Callable[[str], None]
@@ -110,7 +113,8 @@ class DvcProcesses:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                if text := reader.read(line):
+                text = reader.read(line)
+                if text and not self._is_stopping.is_set():
                     on_line(text)
             code = process.wait()
         finally:
@@ -138,6 +142,8 @@ class _OutputReader:
             self.outcome = "restored"
         elif match := _STAGE_ERROR.match(text):
             self.stage_error = match[1]
+        elif _FAULT.match(text):
+            self.stage_error = text
         elif match := _DVC_ERROR.match(text):
             self.dvc_error = self.dvc_error or match[1]
             if code := _EXIT_CODE.search(text):
@@ -161,22 +167,23 @@ def _name_signal(code: int) -> str:
         return f"signal {-code}"
 
 
-def _end_session(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to the process and all below it, SIGKILL to what is left after a while."""
-    try:
-        parent = psutil.Process(process.pid)
-        family = [parent, *parent.children(recursive=True)]
-    except psutil.Error:
-        family = []
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    _, left = psutil.wait_procs(family, _GRACE_S)
-    for survivor in left:
-        try:
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a DVC through its stage, so that it closes its books (dvc.lock, its locks); by force after a while."""
+    parent = psutil.Process(process.pid)
+    family: set[psutil.Process] = set()
+    deadline = time.monotonic() + _GRACE_S
+    with suppress(psutil.Error):
+        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            below = parent.children(recursive=True)  # again and again: it may be about to start its stage
+            family.update(below)
+            for child in below:
+                with suppress(psutil.Error):
+                    child.terminate()
+            time.sleep(_POLL_S)
+    for survivor in [parent, *family]:
+        with suppress(psutil.Error):
             survivor.kill()
-        except psutil.Error:
-            continue
-    psutil.wait_procs(left, _GRACE_S)
+    psutil.wait_procs([parent, *family], _GRACE_S)
 
 
 def _python_path() -> str:

@@ -14,7 +14,7 @@ import prefect.runtime
 from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -29,8 +29,10 @@ from flows.logs import keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
 from flows.prefect_tasks import write_run_context
 from flows.progress import say
-from flows.project import FRESH, RUN_CONTEXT, STATE
+from flows.project import FRESH, RUN_CONTEXT, STATE, prepare_environment
 from flows.repro import StageFailedError, describe_end, describe_failure, open_run, summarise
+from flows.server import API_URL
+from tasks.errors import ToolError
 
 # A stage uses every core by itself. Two at a time fill the stretches in which one reads, writes or starts up; more
 # would only add up their memory.
@@ -46,6 +48,7 @@ _runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=PARALLEL_S
 def rebuild(targets: list[str] | None = None, force: bool = False) -> State[Any]:
     """Bring the stages (all by default) up to date; the run fails when one of them does."""
     start = time.monotonic()
+    prepare_environment()
     with open_run(targets or [], force=force) as plan:
         remember_order(LOCK, _LOCK_ORDER)
         stages = _Stages(plan, force=force)
@@ -72,11 +75,17 @@ def run_rebuild(targets: list[str], *, force: bool, is_own_server: bool) -> None
     """Run the flow in this process.
 
     Args: is_own_server: True = nobody else uses this server: runs that it thinks are running are dead.
-    Raises: StageFailedError; KeyboardInterrupt where the run was stopped.
+    Raises: StageFailedError; ToolError where no server answers; KeyboardInterrupt where the run was stopped.
     """
     keep_prefect_quiet()
-    if is_own_server:
-        _bury_dead_runs()
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise ToolError(
+                f"{API_URL}={client.api_url} gives no answer ({type(error).__name__}); start that server, or unset the"
+                f" variable to have one for the run"
+            )
+        if is_own_server:
+            _bury_dead_runs(client)
     try:
         state: State[Any] = rebuild(targets, force, return_state=True)
     finally:
@@ -197,12 +206,11 @@ def _describe_hashes(stage: str, end: StageEnd) -> str:
     return "\n".join(lines)
 
 
-def _bury_dead_runs() -> None:
+def _bury_dead_runs(client: SyncPrefectClient) -> None:
     """Runs of our own server that were killed still stand as running; nobody else can be at it now."""
-    with get_client(sync_client=True) as client:
-        running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
-        for run in client.read_flow_runs(flow_run_filter=running):
-            client.set_flow_run_state(run.id, Crashed(message="killed"), force=True)
+    running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
+    for run in client.read_flow_runs(flow_run_filter=running):
+        client.set_flow_run_state(run.id, Crashed(message="killed"), force=True)
 
 
 def _flush_reports() -> None:

@@ -37,7 +37,7 @@ def plan_repro(targets: Sequence[str]) -> None:
     plan = read_plan(targets)
     width = max((len(stage.name) for stage in plan), default=0)
     for stage in plan:
-        print(f"{stage.name:<{width}}  {'run' if stage.reason else 'cached'}  {stage.reason}".rstrip())  # noqa: T201
+        print(f"{stage.name:<{width}}  {'run' if stage.reason else 'cached':<6}  {stage.reason}".rstrip())  # noqa: T201
     num_due = sum(bool(stage.reason) for stage in plan)
     print(f"{len(plan)} stages, {num_due} to run, {len(plan) - num_due} unchanged")  # noqa: T201
 
@@ -48,16 +48,20 @@ def run_repro(targets: Sequence[str], *, force: bool = False) -> None:
     Raises: StageFailedError, or another InbetweenError; KeyboardInterrupt where the run was stopped.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    with open_run(targets, force=force) as plan:
-        if os.environ.get(API_URL):
-            _run_flow(targets, force)
-        elif any(stage.reason for stage in plan):
-            say(f"repro: {sum(bool(stage.reason) for stage in plan)} of {len(plan)} stages may run; starting Prefect")
-            with serve_prefect() as url:
-                say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
-                _run_flow(targets, force, is_own_server=True)
-        else:
-            say(f"repro: {len(plan)} stages, all up to date")
+    try:
+        with open_run(targets, force=force) as plan:
+            if os.environ.get(API_URL):
+                _run_flow(targets, force)
+            elif num_due := sum(bool(stage.reason) for stage in plan):
+                say(f"repro: {num_due} of {len(plan)} stages may run; starting Prefect")
+                with serve_prefect() as url:
+                    say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
+                    _run_flow(targets, force, is_own_server=True)
+            else:
+                say(f"repro: {len(plan)} stages, all up to date")
+    except KeyboardInterrupt:
+        say("inbetween repro: stopped; what is finished is kept for the next run")
+        raise
 
 
 @contextmanager
@@ -115,7 +119,9 @@ def describe_failure(ends: Sequence[StageEnd]) -> StageFailedError | None:
     if others:
         line += f"; so did {', '.join(others)}"
     if skipped:
-        line += f"; {len(skipped)} that need{'s' if len(skipped) == 1 else ''} it skipped"
+        line += (
+            f"; {len(skipped)} {'stage that needs it was' if len(skipped) == 1 else 'stages that need it were'} skipped"
+        )
     return StageFailedError(line, 2 if all(end.code == 2 for end in failed) else 1)
 
 

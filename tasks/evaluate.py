@@ -215,10 +215,12 @@ def summarise(facts: RenderFacts, clips: Mapping[str, pa.Table], keys: Mapping[s
 
 def _summarise_clip(table: pa.Table) -> dict[str, Json]:
     is_halfway = _floats(table, "is_halfway") == 1
-    return {
-        "halfway": _summarise_frames(table, is_halfway),
-        "all": _summarise_frames(table, np.ones_like(is_halfway)),
-    }
+    summary = _summarise_frames(table, np.ones_like(is_halfway))
+    others = _summarise_frames(table, ~is_halfway)
+    if others["num_frames"]:
+        # What only half-way frames have (poses are found in those alone) is no mean of all frames.
+        summary = {name: value for name, value in summary.items() if name in others}
+    return {"halfway": _summarise_frames(table, is_halfway), "all": summary}
 
 
 def _summarise_frames(table: pa.Table, is_counted: BoolArray) -> Json:

@@ -253,7 +253,8 @@ def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
     is_tracked, is_static, is_cropped = (_is_same_person(joints, reference) for joints in (tracked, static, cropped))
     static_TPD = np.where(is_cropped[:, None, None], cropped_TPD, found.static_TPD)
     second = np.where(is_cropped[:, None, None], cropped, np.where(is_static[:, None, None], static, 0.0))
-    joints = repair_poses(np.where(is_tracked[:, None, None], tracked, 0.0), second)
+    is_dense = _is_consecutive(found.sequence.frames)
+    joints = repair_poses(np.where(is_tracked[:, None, None], tracked, 0.0), second, is_dense=is_dense)
     mattes: list[bytes | None] = []
     for t, matte in enumerate(found.mattes):
         # The whole picture's matte is of whom the tracker followed, or of the static detection where it lost all.

@@ -308,7 +308,7 @@ def _show_batch(build: _Build, batch: str, entries: Sequence[RenderEntry], sampl
     for entry in entries:
         if not entry.clips:
             build.notes.append(f"{entry.name} has no rendered clips; run `inbetween stage render {entry.name}`.")
-    for clip in sorted(names):
+    for clip in names:
         read = [_read_clip(build, entry, f) for entry in entries for f in entry.clips if f.clip == clip]
         measured = [m for m in read if m]
         if not measured:
@@ -646,4 +646,11 @@ def _render_page(**parts: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["ordinal"] = _ordinal
     return environment.get_template(TEMPLATE).render(**parts)
+
+
+def _ordinal(number: int) -> str:
+    """8 -> 8th, 22 -> 22nd."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"

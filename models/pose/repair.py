@@ -15,7 +15,10 @@ MIDDLE_JOINTS = (Joint.NOSE, Joint.NECK, Joint.MID_HIP)
 MAX_STEP = 1.2  # a displacement counts up to this: beyond it, one wrong joint would outvote the others
 APPEARS = 0.5  # what a joint costs that is seen in only one of two frames
 UNSEEN = 0.5  # what a joint costs that this detection lacks
-STATIC = 0.05  # the tracked pass is smoother, so it is preferred a little
+# What a joint costs that is taken from the static detection. Among consecutive frames the tracked one is smoother, and
+# preferred a little; among key frames far apart the tracker searches where the limb was, and is wrong more often.
+# (Step 8 against tracked joints of all frames, three views, mean px: 1.8, 2.4, 2.7 at +0.05; 1.7, 2.3, 2.1 at -0.05.)
+STATIC_DENSE, STATIC_SPARSE = 0.05, -0.05
 # What it costs a joint to go against the estimator's left and right. Next to nothing where the two detections differ
 # in it. Where they say the same, or there is only one, it grows with the square of the clip's usual step: when a
 # walker's ankles pass each other, taking left for right is the shorter way by up to a step, and the saving is spread
@@ -28,7 +31,7 @@ MAX_AVERAGED = 0.12  # detections of a joint that lie closer than this are avera
 MAX_BORROWED = 0.3  # a joint is taken from the other detection only if the rest of its group lies this close
 
 
-def repair_poses(tracked_TJD: FloatArray, static_TJD: FloatArray | None = None) -> FloatArray:
+def repair_poses(tracked_TJD: FloatArray, static_TJD: FloatArray | None = None, *, is_dense: bool = True) -> FloatArray:
     """Choose for arms and legs apart, in each frame, the reading that moves least, then average what agrees.
 
     The readings are: tracked, tracked with left and right exchanged, static, static exchanged. The chain of least
@@ -36,9 +39,11 @@ def repair_poses(tracked_TJD: FloatArray, static_TJD: FloatArray | None = None) 
     Without a static detection the first two remain.
 
     Args:   tracked_TJD, static_TJD: (T, 19, 3) x px, y px, score; the same person in all frames; (0, 0, 0) = not
-                seen. static may lack whole frames.
+                seen. Either may lack whole frames.
+            is_dense: True = the frames are consecutive ones of a video; False = key frames far apart.
     Returns: (T, 19, 3), as the dtype of tracked: a joint that either detection saw may be seen.
-    Source: WARP recipe, step 2. Differs from it in the costs of not-seen joints and of exchanging.
+    Source: WARP recipe, step 2. Differs from it in the costs of not-seen joints, of exchanging, and of static
+        detections far apart.
     """
     torso_px = _common_torso(tracked_TJD, static_TJD)
     other_TJD = np.zeros_like(tracked_TJD) if static_TJD is None else static_TJD.astype(tracked_TJD.dtype)
@@ -48,7 +53,8 @@ def repair_poses(tracked_TJD: FloatArray, static_TJD: FloatArray | None = None) 
     middle = list(MIDDLE_JOINTS)
     out_TJD[:, middle] = _average(tracked_TJD[:, middle], other_TJD[:, middle], torso_px)
     for joints in (ARM_JOINTS, LEG_JOINTS):
-        out_TJD[:, list(joints)] = _repair_group(tracked_TJD, other_TJD, joints, torso_px)
+        static_cost = STATIC_DENSE if is_dense else STATIC_SPARSE
+        out_TJD[:, list(joints)] = _repair_group(tracked_TJD, other_TJD, joints, torso_px, static_cost)
     return out_TJD
 
 
@@ -60,7 +66,7 @@ def _common_torso(tracked_TJD: FloatArray, static_TJD: FloatArray | None) -> flo
 
 
 def _repair_group(
-    tracked_TJD: FloatArray, static_TJD: FloatArray, joints: tuple[Joint, ...], torso_px: float
+    tracked_TJD: FloatArray, static_TJD: FloatArray, joints: tuple[Joint, ...], torso_px: float, static_cost: float
 ) -> FloatArray:
     own = list(joints)
     opposite = [MIRRORED[joint] for joint in joints]
@@ -71,7 +77,7 @@ def _repair_group(
     found = np.flatnonzero(is_seen(readings_STGD).any(axis=(0, 2)))
     readings_STGD = readings_STGD[:, found]
     steps_TSS = _step_costs(readings_STGD, torso_px)
-    states = find_cheapest_chain(_state_costs(readings_STGD, steps_TSS, torso_px), steps_TSS)
+    states = find_cheapest_chain(_state_costs(readings_STGD, steps_TSS, torso_px, static_cost), steps_TSS)
     frames = np.arange(len(found))
     chosen_TGD = readings_STGD[states, frames]
     # The other detection, in whichever of its two readings lies nearer.
@@ -82,7 +88,7 @@ def _repair_group(
     return out_TGD
 
 
-def _state_costs(readings_STGD: FloatArray, steps_TSS: FloatArray, torso_px: float) -> FloatArray:
+def _state_costs(readings_STGD: FloatArray, steps_TSS: FloatArray, torso_px: float, static_cost: float) -> FloatArray:
     """(S, T) cost of each reading by itself, in torsos summed over joints."""
     num_joints = readings_STGD.shape[2]
     usual_step = np.median(steps_TSS[:, 0, 0]) / num_joints if len(steps_TSS) else 0.0
@@ -92,7 +98,7 @@ def _state_costs(readings_STGD: FloatArray, steps_TSS: FloatArray, torso_px: flo
     swapped_T = _mean_distance(static_swapped, tracked, torso_px)
     swap_T = np.where(swapped_T < same_T, SWAP_DISPUTED, swap_agreed) * num_joints
     costs_ST: FloatArray = UNSEEN * (~is_seen(readings_STGD)).sum(axis=2).astype(float)
-    costs_ST[2:] += STATIC * num_joints
+    costs_ST[2:] += static_cost * num_joints
     costs_ST[1::2] += swap_T
     return costs_ST
 

@@ -29,8 +29,8 @@ def _render_warp(keys: KeyPair, times: Sequence[float], joints: Joints, backgrou
     if joints is None:
         raise ValueError("warp needs the joints predicted at the times wanted")
     pair = WarpPair(keys)
-    pictures = [None] * len(times) if backgrounds is None else backgrounds
-    return [pair.at(t, *known) for t, *known in zip(times, joints, pictures, strict=True)]
+    pictures: Sequence[ImageArray | None] = [None] * len(times) if backgrounds is None else backgrounds
+    return [pair.at(t, joints_JD, picture) for t, joints_JD, picture in zip(times, joints, pictures, strict=True)]
 
 
 RENDER_METHODS: dict[str, RenderMethod] = {

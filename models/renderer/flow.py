@@ -48,7 +48,8 @@ class FlowSettings:
 
 def blend(image_0: ImageArray, image_1: ImageArray, t: float) -> ImageArray:
     """The two key frames mixed: 1 - t of the first, t of the second. Both (H, W, 3) uint8, t in 0..1."""
-    return cv2.addWeighted(image_0, 1.0 - t, image_1, t, 0.0)
+    mixed: ImageArray = cv2.addWeighted(image_0, 1.0 - t, image_1, t, 0.0)
+    return mixed
 
 
 class FlowPair:
@@ -114,13 +115,9 @@ class FlowPair:
 
     def _sample(self, image: ImageArray, offset_HWD: Float32Array) -> ImageArray:
         grid_x_HW, grid_y_HW = self._grid
-        return cv2.remap(
-            image,
-            grid_x_HW + offset_HWD[..., 0],
-            grid_y_HW + offset_HWD[..., 1],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        maps = (grid_x_HW + offset_HWD[..., 0], grid_y_HW + offset_HWD[..., 1])
+        sampled: ImageArray = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return sampled
 
     def _weigh(
         self, source: ImageArray, target: ImageArray, flow_HWD: Float32Array, back_HWD: Float32Array
@@ -165,10 +162,11 @@ def _flows_both_ways(
     for image in (image_0, image_1):
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         greys.append(cv2.copyMakeBorder(grey, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE))
+    cv2.setNumThreads(1)  # again: a program may have set it otherwise since
     # A DIS object keeps its last flow as a start, so each direction gets a fresh one.
     flows = []
     for source, target in (greys, greys[::-1]):
-        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         dis.setFinestScale(settings.finest_scale)
         dis.setVariationalRefinementIterations(settings.variational_iterations)
         channels = cv2.split(dis.calc(source, target, None))
@@ -217,4 +215,5 @@ def _blur(values_HW: Float32Array, sigma_px: float) -> Float32Array:
 
 
 def _to_uint8(values: npt.NDArray[np.floating]) -> ImageArray:
-    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    rounded: ImageArray = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    return rounded

@@ -79,6 +79,8 @@ class WarpSettings:
     pull_gain: float = 16.0  # the person ends where the sum of the bones' pulls falls below 1 / gain
     drawn_low: float = 0.25  # pull at the outer edge of a matte drawn from the skeleton ...
     drawn_high: float = 0.55  # ... and where it is wholly the person
+    astray_low: float = 0.06  # torso: a pixel that comes back farther from where it was fetched is another part's ...
+    astray_high: float = 0.17  # ... and from here on surely
     person_matte: float = 0.35  # share: above it a pixel of a key hides the background
     background_far: float = 0.05  # torso: distance to such a pixel from which the background is fully trusted
     camera_slack_levels: float = 1.0  # levels: see _is_camera_fixed
@@ -127,7 +129,7 @@ class Box(NamedTuple):
 class PoseFlow(NamedTuple):
     """Where each pixel of the frame at t comes from in the keys, as the bones say.
 
-    offsets_px_KHWD: (2, H, W, 2) from the pixel at t to its place in each key; 0 where no bone pulls.
+    offsets_px_KHWD: (K, H, W, 2) from the pixel at t to its place in each key; 0 where no bone pulls.
     pull_HW: (H, W) sum of the bones' pulls, 1 on a bone, towards 0 away from the person.
     """
 
@@ -175,7 +177,9 @@ class WarpPair:
             return
         self._mattes = [self._matte(*both) for both in zip(keys.mattes, self._joints_KJD, strict=True)]
         self._shown = [self._background_shown(matte_HW) for matte_HW in self._mattes]
-        self._is_fixed = self._is_camera_fixed()
+        # A drawn matte misses what the bones do not reach, which would then stand in the background twice.
+        has_mattes = all(matte is not None for matte in keys.mattes)
+        self._shows_background = has_mattes and self._is_camera_fixed()
 
     def at(self, t: float, joints_px_JD: FloatArray, background: ImageArray | None = None) -> ImageArray:
         """The frame at t.
@@ -196,10 +200,15 @@ class WarpPair:
         if box is None or box.is_empty:
             return image
         flow = carry_pose(joints_px_JD, self._joints_KJD, self._torso_px, box, self._settings)
+        # On each key's pixels: to the pose at t, and to the other key.
+        key_flows = [
+            carry_pose(here_JD, np.stack([joints_px_JD, there_JD]), self._torso_px, box, self._settings)
+            for here_JD, there_JD in zip(self._joints_KJD, self._joints_KJD[::-1], strict=True)
+        ]
         behind_HWC = self._background(box, t, image)
-        posed = [self._pose_key(key, flow, behind_HWC, box) for key in (0, 1)]
+        posed = self._pose_keys(flow, key_flows, behind_HWC, box)
         joined = self._base(*posed).at(t)
-        gate_HW = self._gate(flow, joined, plain, box)[..., None]
+        gate_HW = self._gate(flow, key_flows, joined, plain, box)[..., None]
         part_HWC = image[box.rows_columns]
         part_HWC[:] = _to_uint8(part_HWC * (1.0 - gate_HW) + joined.image * gate_HW)
         return image
@@ -208,7 +217,7 @@ class WarpPair:
         """Whether any joint moves enough between the keys for the gate to open."""
         if not self._torso_px > 0.0:
             return False
-        is_common_J = is_seen(self._joints_KJD).all(axis=0)
+        is_common_J = _seen_in_all(self._joints_KJD)
         step_px_J = np.linalg.norm(self._joints_KJD[1, :, :2] - self._joints_KJD[0, :, :2], axis=-1)
         return bool((step_px_J[is_common_J] > self._settings.gate_low * self._torso_px).any())
 
@@ -244,9 +253,9 @@ class WarpPair:
         return _box_around(points_px_PD, self._settings.margin * self._torso_px, Box(0, 0, *self._shape[::-1]))
 
     def _background(self, box: Box, t: float, image: ImageArray) -> Float32Array:
-        """What is behind the person at t: as the keys show it, where the camera stands; else the base's frame."""
+        """What is behind the person at t: what either key shows, over the base's frame."""
         filling_HWC = image[box.rows_columns].astype(np.float32)
-        if not self._is_fixed:
+        if not self._shows_background:
             return filling_HWC
         shown_0, shown_1 = (shown_HW[box.rows_columns][..., None] for shown_HW in self._shown)
         weight_0, weight_1 = (1.0 - t) * shown_0, t * shown_1
@@ -256,25 +265,55 @@ class WarpPair:
         behind_HWC: Float32Array = (mixed_HWC * shown_HW1 + filling_HWC * (1.0 - shown_HW1)).astype(np.float32)
         return behind_HWC
 
-    def _pose_key(self, key: int, flow: PoseFlow, behind_HWC: Float32Array, box: Box) -> ImageArray:
-        """One key's person, bent to the pose at t, over the background."""
-        settings = self._settings
-        x_HW, y_HW = box.grid()
-        offsets_px_HWD = flow.offsets_px_KHWD[key]
-        maps = (x_HW + offsets_px_HWD[..., 0], y_HW + offsets_px_HWD[..., 1])
-        matte_HW = cv2.remap(self._mattes[key], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        # Bicubic: bilinear blurs twice over, here and in the base's join.
-        person_HWC = cv2.remap(self._images[key], *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        near_HW = np.minimum(settings.pull_gain * flow.pull_HW, 1.0)
-        alpha_HW1 = (_ramp(matte_HW, settings.matte_low, settings.matte_high) * near_HW)[..., None]
-        return _to_uint8(person_HWC * alpha_HW1 + behind_HWC * (1.0 - alpha_HW1))
+    def _pose_keys(
+        self, flow: PoseFlow, key_flows: list[PoseFlow], behind_HWC: Float32Array, box: Box
+    ) -> list[ImageArray]:
+        """Each key's person, bent to the pose at t, over the background.
 
-    def _gate(self, flow: PoseFlow, joined: FlowResult, plain: FlowResult, box: Box) -> Float32Array:
+        Where a part reaches into another's pixels (the trunk into an arm that hung beside it), those would come along:
+        they are known by their not coming back to the same place, and the other key's are taken.
+        """
+        x_HW, y_HW = box.grid()
+        near_HW = np.minimum(self._settings.pull_gain * flow.pull_HW, 1.0)
+        pictures, returns = [], []
+        for key, offsets_px_HWD in enumerate(flow.offsets_px_KHWD):
+            maps = (x_HW + offsets_px_HWD[..., 0], y_HW + offsets_px_HWD[..., 1])
+            matte_HW = cv2.remap(self._mattes[key], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            # Bicubic: bilinear blurs twice over, here and in the base's join.
+            person_HWC = cv2.remap(self._images[key], *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            alpha_HW = _ramp(matte_HW, self._settings.matte_low, self._settings.matte_high) * near_HW
+            pictures.append(behind_HWC + alpha_HW[..., None] * (person_HWC - behind_HWC))
+            returns.append(self._returns(offsets_px_HWD, maps, key_flows[key], box))
+        best_HW = np.maximum(np.maximum(*returns), 1e-3)
+        share_0_HW1, share_1_HW1 = ((returns_HW / best_HW)[..., None] for returns_HW in returns)
+        picture_0, picture_1 = pictures
+        difference_HWC = picture_1 - picture_0
+        return [
+            _to_uint8(picture_0 + (1.0 - share_0_HW1) * difference_HWC),
+            _to_uint8(picture_1 - (1.0 - share_1_HW1) * difference_HWC),
+        ]
+
+    def _returns(
+        self, offsets_px_HWD: Float32Array, maps: tuple[Float32Array, Float32Array], key_flow: PoseFlow, box: Box
+    ) -> Float32Array:
+        """(H, W) 0..1, whether what is fetched from a key belongs, in the key, to the part that fetches it."""
+        places = (maps[0] - np.float32(box.left), maps[1] - np.float32(box.top))
+        back_px_HWD = cv2.remap(key_flow.offsets_px_KHWD[0], *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        astray_px_HWD = offsets_px_HWD + back_px_HWD
+        astray_HW = np.hypot(astray_px_HWD[..., 0], astray_px_HWD[..., 1]) / np.float32(self._torso_px)
+        return 1.0 - _ramp(astray_HW, self._settings.astray_low, self._settings.astray_high)
+
+    def _gate(
+        self, flow: PoseFlow, key_flows: list[PoseFlow], joined: FlowResult, plain: FlowResult, box: Box
+    ) -> Float32Array:
         """(H, W) 0..1, how far the posed picture replaces the base's."""
         settings, torso_px = self._settings, self._torso_px
-        offsets_0, offsets_1 = flow.offsets_px_KHWD
-        motion_HW = np.hypot(*np.moveaxis(offsets_0 - offsets_1, -1, 0)) / np.float32(torso_px)
-        gate_HW = _ramp(motion_HW, settings.gate_low, settings.gate_high)
+        gate_HW = self._moving(flow.offsets_px_KHWD[0] - flow.offsets_px_KHWD[1])
+        if self._shows_background:
+            # The base leaves a fading limb where it was in either key; the background there is known.
+            for key_flow, matte_HW in zip(key_flows, self._mattes, strict=True):
+                is_person_HW = matte_HW[box.rows_columns] > settings.person_matte
+                np.maximum(gate_HW, self._moving(key_flow.offsets_px_KHWD[1]) * is_person_HW, out=gate_HW)
         radius_px = max(1, round(settings.gate_grow * torso_px))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
         gate_HW = cv2.GaussianBlur(cv2.dilate(gate_HW, disc), (0, 0), settings.gate_sigma * torso_px)
@@ -284,6 +323,11 @@ class WarpPair:
         excess_HW = error_posed_HW - np.float32(settings.trust_base) * error_plain_HW
         trusted_HW: Float32Array = gate_HW * (1.0 - _ramp(excess_HW, settings.trust_low, settings.trust_high))
         return trusted_HW
+
+    def _moving(self, offsets_px_HWD: Float32Array) -> Float32Array:
+        """(H, W) 0..1, how far the gate opens for such offsets between the keys."""
+        motion_HW = np.hypot(offsets_px_HWD[..., 0], offsets_px_HWD[..., 1]) / np.float32(self._torso_px)
+        return _ramp(motion_HW, self._settings.gate_low, self._settings.gate_high)
 
     def _disagreement(self, one: ImageArray, other: ImageArray) -> Float32Array:
         """(H, W) mean colour difference of two pictures around each pixel, in levels."""
@@ -313,14 +357,14 @@ def carry_pose(
 
     Args:
         joints_px_JD: (19, 3) at t.
-        key_joints_px_KJD: (2, 19, 3). A bone with an end not seen in any of the three poses pulls nothing.
+        key_joints_px_KJD: (K, 19, 3), of the keys. A bone with an end not seen in any of the poses pulls nothing.
         torso_px: > 0.
         box: the part of the picture wanted.
         settings: widths.
     Returns: PoseFlow of the box's size.
     """
     size = (box.bottom - box.top, box.right - box.left)
-    offsets_px_KHWD = np.zeros((2, *size, 2), np.float32)
+    offsets_px_KHWD = np.zeros((len(key_joints_px_KJD), *size, 2), np.float32)
     pull_HW = np.zeros(size, np.float32)
     poses_NJD = np.stack([joints_px_JD, *key_joints_px_KJD])
     for part, pull_part_HW, maps in _parts(poses_NJD, torso_px, box, settings):
@@ -341,7 +385,7 @@ def _parts(
     poses_NJD: FloatArray, torso_px: float, box: Box, settings: WarpSettings
 ) -> Iterator[tuple[Box, Float32Array, list[_Places]]]:
     """Of each body part seen in all three poses: its box, its pull there, and the (x, y) in either key."""
-    is_seen_J = is_seen(poses_NJD).all(axis=0)
+    is_seen_J = _seen_in_all(poses_NJD)
     unit_px = settings.width_scale * torso_px
     for limb in LIMBS:
         if not (is_seen_J[limb.start] and is_seen_J[limb.end]):
@@ -447,6 +491,11 @@ def _box_around(points_px_PD: FloatArray, margin_px: float, limits: Box) -> Box:
     return Box(max(limits.left, left), max(limits.top, top), min(limits.right, right), min(limits.bottom, bottom))
 
 
+def _seen_in_all(poses_NJD: FloatArray) -> BoolArray:
+    is_seen_J: BoolArray = np.logical_and.reduce(is_seen(poses_NJD), axis=0)
+    return is_seen_J
+
+
 def _pull(distance_squared_px_HW: Float32Array, sigma_px: float) -> Float32Array:
     pull_HW: Float32Array = np.exp(distance_squared_px_HW * np.float32(-0.5 / sigma_px**2))
     return pull_HW
@@ -454,7 +503,8 @@ def _pull(distance_squared_px_HW: Float32Array, sigma_px: float) -> Float32Array
 
 def _ramp(values: Float32Array, low: float, high: float) -> Float32Array:
     """0 up to `low`, 1 from `high` on, straight between."""
-    return np.clip((values - np.float32(low)) / np.float32(high - low), np.float32(0), np.float32(1))
+    share: Float32Array = np.clip((values - np.float32(low)) / np.float32(high - low), np.float32(0), np.float32(1))
+    return share
 
 
 def _fixed_point(points_px: FloatArray) -> npt.NDArray[np.int32]:
@@ -462,4 +512,5 @@ def _fixed_point(points_px: FloatArray) -> npt.NDArray[np.int32]:
 
 
 def _to_uint8(values: FloatArray) -> ImageArray:
-    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    rounded: ImageArray = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    return rounded

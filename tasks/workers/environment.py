@@ -61,7 +61,7 @@ def prepare_script(script: Path, imports: list[str], lock_dir: Path | None = Non
         if not tried.exists():
             _try_imports(script, python, imports)
             tried.touch()
-    return [python, "-I", "-B", str(script)]
+    return [python, "-I", str(script)]
 
 
 def _environment() -> dict[str, str]:

@@ -228,6 +228,19 @@ def test_summary_means_frames_within_a_clip_and_clips_within_a_render():
     json.dumps(metrics, allow_nan=False)
 
 
+def test_what_only_halfway_frames_have_is_no_mean_of_all_frames():
+    rows = [
+        {"frame": 0, "is_halfway": False, "person_psnr": 20.0},
+        {"frame": 1, "is_halfway": True, "person_psnr": 10.0, "pck": 0.5},
+    ]
+    table = pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA)
+    clip = summarise(FACTS, {"a": table}, {})["clips"]["a"]
+    assert clip["halfway"] == {"num_frames": 1, "person_psnr": 10.0, "pck": 0.5}
+    assert clip["all"] == {"num_frames": 2, "person_psnr": 15.0}
+    clip = summarise(FACTS, {"a": table.slice(1)}, {})["clips"]["a"]  # a key step of 2: every frame is half-way
+    assert clip["all"] == clip["halfway"]
+
+
 def test_summary_of_a_written_table_is_the_same(spec, tmp_path):
     table = evaluate_chunk(spec)
     write_table("evaluation", tmp_path / "kick.parquet", [table], {"clip": "kick"})

@@ -183,7 +183,7 @@ def prepared():
 def test_prepared_command_is_the_environments_python(prepared):
     python, *options, script = prepared
     assert Path(python).is_file()
-    assert options == ["-I", "-B"]
+    assert options == ["-I"]
     assert Path(script) == environment.MEDIAPIPE_SCRIPT
 
 

@@ -1,0 +1,37 @@
+"""Fixtures of more than one test module."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+def find_chromium() -> str | None:
+    return next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A real browser's program: the machine's, else Debian's, installed now where that is allowed, else a skip."""
+    # The tests run in several processes, and one apt-get at a time can work.
+    with (Path(tempfile.gettempdir()) / "inbetween-tests-chromium.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = find_chromium()
+        if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            install = ("apt-get", "-o", "DPkg::Lock::Timeout=60", "install", "-y", "-qq", "--no-install-recommends")
+            env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            for command in (("apt-get", "update", "-qq"), (*install, "chromium")):
+                try:
+                    subprocess.run(command, env=env, capture_output=True, timeout=240)
+                except subprocess.TimeoutExpired:
+                    break
+            found = find_chromium()
+    if found is None:
+        pytest.skip("no Chromium here and none could be installed; as root: apt-get install chromium")
+    return found
