@@ -15,11 +15,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -77,7 +80,7 @@ def network_name(network: nn.Module) -> str:
     raise CheckpointError(f"{'.'.join(place)} is not in models.checkpoint.NETWORKS")
 
 
-def save(folder: Path, network: nn.Module, config: object, provenance: Mapping[str, Any]) -> None:
+def save(folder: Path, network: nn.Module, config: "DataclassInstance", provenance: Mapping[str, Any]) -> None:
     """Write a checkpoint folder; one that is there is replaced whole.
 
     Args:
@@ -89,7 +92,6 @@ def save(folder: Path, network: nn.Module, config: object, provenance: Mapping[s
     Raises: CheckpointError if the network is not registered.
     """
     name = network_name(network)
-    assert dataclasses.is_dataclass(config) and not isinstance(config, type), "a network's config is a dataclass"
     temporary, previous = _neighbours(folder)
     if not folder.exists() and previous.exists():
         previous.rename(folder)  # a save was killed between its two renames

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NUM_ROWS = 38  # 19 points x (x, y): models.motion.views
+from models.motion.rows import RowScale
+from models.motion.views import NUM_ROWS, Normalisation
+
 LEAKY_SLOPE = 0.01
 EncoderMask = Literal["exclude", "plus-one"]
 ENCODER_MASKS: tuple[EncoderMask, ...] = ("exclude", "plus-one")
@@ -177,6 +179,7 @@ class MotionTransformer(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
         self.decoder_norm = nn.LayerNorm(config.width)
         self.unembed = nn.Linear(config.width, NUM_ROWS)
+        self.rows = RowScale()  # what its rows were measured by; forward does not read it
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -249,6 +252,7 @@ def spread_keys(keys_BCK: Tensor, rate: int) -> Tensor:
     return functional.pad(keys_BCK[..., None], (0, rate - 1)).flatten(2)[:, :, : (keys_BCK.shape[2] - 1) * rate + 1]
 
 
+_OURS_ALONE = "rows."  # the authors keep the rows' mean and deviation in files of their own
 # Our names of the parameters -> the authors'. Each is tried in turn on the start or the inside of a name.
 _LAYER = r"^(encoder|decoder)\.(\d+)\."
 _AUTHORS_NAMES: tuple[tuple[str, str], ...] = (
@@ -277,17 +281,28 @@ def authors_name(name: str) -> str:
 
 
 def to_authors_state(network: MotionTransformer) -> dict[str, Tensor]:
-    """The network's weights under the authors' names, in the authors' order-free layout."""
-    return {authors_name(name): value.detach().clone() for name, value in network.state_dict().items()}
+    """The network's weights under the authors' names. The rows' mean and deviation are not among them."""
+    return {
+        authors_name(name): value.detach().clone()
+        for name, value in network.state_dict().items()
+        if not name.startswith(_OURS_ALONE)
+    }
 
 
-def from_authors_state(state: Mapping[str, object], *, num_heads: int, encoder_mask: EncoderMask) -> MotionTransformer:
+def from_authors_state(
+    state: Mapping[str, object],
+    *,
+    num_heads: int,
+    encoder_mask: EncoderMask,
+    normalisation: Normalisation | None = None,
+) -> MotionTransformer:
     """The network that a checkpoint of the authors holds; its size is found from the shapes.
 
     Args:
         state: name -> tensor, or a mapping that holds such a mapping; names may start with "module.".
         num_heads: the shapes do not tell it; the paper's networks have 8.
         encoder_mask: "plus-one" for weights that the authors published.
+        normalisation: what the rows were measured by; None = rows are points (mean 0, deviation 1).
 
     Returns: the network, in eval mode.
     Raises: ValueError if names or shapes are not a motion network's, with the first that differ.
@@ -306,7 +321,7 @@ def from_authors_state(state: Mapping[str, object], *, num_heads: int, encoder_m
     )
     network = MotionTransformer(config)
     own = network.state_dict()
-    names = {authors_name(name): name for name in own}
+    names = {authors_name(name): name for name in own if not name.startswith(_OURS_ALONE)}
     if names.keys() != found.keys():
         raise ValueError(f"not a motion network of the authors': differs in {min(names.keys() ^ found.keys())}")
     for theirs, ours in names.items():
@@ -315,7 +330,9 @@ def from_authors_state(state: Mapping[str, object], *, num_heads: int, encoder_m
                 f"{theirs} has shape {tuple(found[theirs].shape)}; a network of width {config.width} has"
                 f" {tuple(own[ours].shape)}"
             )
-    network.load_state_dict({ours: found[theirs] for theirs, ours in names.items()})
+    network.load_state_dict(own | {ours: found[theirs] for theirs, ours in names.items()})
+    if normalisation is not None:
+        network.rows.set(normalisation)
     return network.eval()
 
 

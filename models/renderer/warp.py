@@ -90,8 +90,8 @@ class WarpSettings:
     gate_sigma: float = 0.07  # torso
     trust_sigma: float = 0.11  # torso: neighbourhood in which pictures are compared
     trust_base: float = 0.5  # share of the base's own disagreement that the posed pair is forgiven
-    trust_low: float = 8.5  # levels: disagreement of the posed pair from which it loses trust ...
-    trust_high: float = 21.0  # ... and has none
+    trust_low: float = 13.0  # levels: disagreement of the posed pair from which it loses trust ...
+    trust_high: float = 32.0  # ... and has none
 
 
 class Box(NamedTuple):
@@ -148,8 +148,10 @@ class WarpPair:
 
     Source: WARP recipe, steps 4-10. Differs from it: background from the two keys alone (a median plate of
     all keys gains .09 dB on the person and would grow with the clip); no trust in joints by comparing two
-    detections (pose repair does that before); gate from .06 torso, not .127, as the base tears earlier
-    than RIFE; no gate by the base's own agreement, which holds for its ghosts too.
+    detections (pose repair does that before); the gate opens from .06 torso (the recipe's 7 px are .08 of that
+    man's 85), as flow tears earlier than RIFE, and where a limb was in either key, which clears the base's ghosts of
+    it; no gate by the base's own agreement, which holds for its ghosts too; looser photometric trust, which cost
+    whole arms; a part takes no other part's pixels along (_pose_keys).
     """
 
     def __init__(self, keys: KeyPair, base: BaseInterpolator = FlowPair, settings: WarpSettings | None = None) -> None:
@@ -300,8 +302,10 @@ class WarpPair:
         places = (maps[0] - np.float32(box.left), maps[1] - np.float32(box.top))
         back_px_HWD = cv2.remap(key_flow.offsets_px_KHWD[0], *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         astray_px_HWD = offsets_px_HWD + back_px_HWD
-        astray_HW = np.hypot(astray_px_HWD[..., 0], astray_px_HWD[..., 1]) / np.float32(self._torso_px)
-        return 1.0 - _ramp(astray_HW, self._settings.astray_low, self._settings.astray_high)
+        astray_px_HW: Float32Array = np.hypot(astray_px_HWD[..., 0], astray_px_HWD[..., 1])
+        return 1.0 - _ramp(
+            astray_px_HW / np.float32(self._torso_px), self._settings.astray_low, self._settings.astray_high
+        )
 
     def _gate(
         self, flow: PoseFlow, key_flows: list[PoseFlow], joined: FlowResult, plain: FlowResult, box: Box
@@ -326,8 +330,8 @@ class WarpPair:
 
     def _moving(self, offsets_px_HWD: Float32Array) -> Float32Array:
         """(H, W) 0..1, how far the gate opens for such offsets between the keys."""
-        motion_HW = np.hypot(offsets_px_HWD[..., 0], offsets_px_HWD[..., 1]) / np.float32(self._torso_px)
-        return _ramp(motion_HW, self._settings.gate_low, self._settings.gate_high)
+        motion_px_HW: Float32Array = np.hypot(offsets_px_HWD[..., 0], offsets_px_HWD[..., 1])
+        return _ramp(motion_px_HW / np.float32(self._torso_px), self._settings.gate_low, self._settings.gate_high)
 
     def _disagreement(self, one: ImageArray, other: ImageArray) -> Float32Array:
         """(H, W) mean colour difference of two pictures around each pixel, in levels."""

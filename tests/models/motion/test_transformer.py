@@ -77,8 +77,8 @@ def test_names_are_the_authors():
         dropout=0.1,
         encoder_mask="plus-one",
     )
-    ours = MotionTransformer(paper).state_dict()
-    assert {authors_name(k): list(v.shape) for k, v in ours.items()} == {k: v["shape"] for k, v in names.items()}
+    ours = to_authors_state(MotionTransformer(paper))
+    assert {k: list(v.shape) for k, v in ours.items()} == {k: v["shape"] for k, v in names.items()}
 
 
 @pytest.mark.parametrize(("lengths", "rate"), [((17, 9), 4), ((13, 13), 3), ((9, 9), 1)])

@@ -1,0 +1,92 @@
+"""Peak memory of each stage: for a few clips, for 10 times as many, and for a clip 10 times as long.
+
+    python benchmarks/memory.py [--stages split,background,render,pose]
+
+The figure is the largest sum of the proportional memory (PSS) of the stage's whole process tree, sampled every 20 ms.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.sandbox import FOOTAGE, Sandbox, copy_project, set_batches, write_batch
+
+ITEMS = {"download": "batch", "split": "batch", "pose": "batch", "background": "batch-8", "render": "batch-flow-8"}
+
+
+def tree_mb(root: psutil.Process) -> float:
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total / 2**20
+
+
+def run_stage(sandbox: Sandbox, name: str) -> tuple[float, float]:
+    """Peak MB of the process tree, and seconds."""
+    start = time.perf_counter()
+    log = sandbox.root / f".{name}.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            ["inbetween", "stage", name, ITEMS[name]], cwd=sandbox.root, env=sandbox.environment(), stdout=sink, stderr=sink
+        )
+        peak, root = 0.0, psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, tree_mb(root))
+            except psutil.Error:
+                break
+            time.sleep(0.02)
+    if process.wait():
+        sys.exit(log.read_text())
+    return peak, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", default="split,background,render")
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--size", default="360,640")
+    args = parser.parse_args()
+    if not FOOTAGE.is_dir():
+        sys.exit(f"{FOOTAGE} is not here; this benchmark needs real footage")
+    few = [(f"c{i:03d}", "kick_front", 0, 99) for i in range(args.clips)]
+    cases = {
+        f"{args.clips} clips of 100 frames": few,
+        f"{args.clips * 10} clips of 100 frames": [(f"c{i:03d}", "kick_front", 0, 99) for i in range(args.clips * 10)],
+        f"{args.clips} clips of 1000 frames": [(f"c{i:03d}", "long", 0, 999) for i in range(args.clips)],
+    }
+    print(f"{'case':<28}" + "".join(f"{name + ' MB':>16}{'s':>8}" for name in args.stages.split(",")))
+    for title, clips in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            sandbox = copy_project(Path(folder) / "project")
+            set_batches(sandbox, ["batch"])
+            write_batch(sandbox, "batch", clips, args.size)
+            if clips[0][1] == "long":
+                make_long_video(sandbox.root / "long.mp4")
+                path = sandbox.root / "catalog/batch/videos.csv"
+                path.write_text("video,source,licence\nlong,file:long.mp4,BSD-3-Clause\n")
+            run_stage(sandbox, "download")
+            if "split" not in args.stages.split(","):
+                run_stage(sandbox, "split")
+            cells = [run_stage(sandbox, name) for name in args.stages.split(",")]
+        print(f"{title:<28}" + "".join(f"{mb:>16.0f}{seconds:>8.1f}" for mb, seconds in cells), flush=True)
+
+
+def make_long_video(path: Path) -> None:
+    """kick_front ten times over."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-stream_loop", "9", "-i", str(FOOTAGE / "kick_front.mp4")]
+    subprocess.run([*command, "-c", "copy", str(path)], check=True)
+
+
+if __name__ == "__main__":
+    main()
