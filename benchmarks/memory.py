@@ -37,7 +37,11 @@ def run_stage(sandbox: Sandbox, name: str) -> tuple[float, float]:
     log = sandbox.root / f".{name}.log"
     with log.open("w") as sink:
         process = subprocess.Popen(
-            ["inbetween", "stage", name, ITEMS[name]], cwd=sandbox.root, env=sandbox.environment(), stdout=sink, stderr=sink
+            ["inbetween", "stage", name, ITEMS[name]],
+            cwd=sandbox.root,
+            env=sandbox.environment(),
+            stdout=sink,
+            stderr=sink,
         )
         peak, root = 0.0, psutil.Process(process.pid)
         while process.poll() is None:
@@ -84,7 +88,15 @@ def main() -> None:
 
 def make_long_video(path: Path) -> None:
     """kick_front ten times over."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-stream_loop", "9", "-i", str(FOOTAGE / "kick_front.mp4")]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-loglevel",
+        "error",
+        "-stream_loop",
+        "9",
+        "-i",
+        str(FOOTAGE / "kick_front.mp4"),
+    ]
     subprocess.run([*command, "-c", "copy", str(path)], check=True)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from models.measures import FrameMeasures, compare_frames, person_mask
 from models.motion.classical import MOTION_METHODS, MotionMethod, interpolate_joints
-from models.renderer import RENDER_METHODS, KeyPair, render_between
+from models.renderer.methods import RENDER_METHODS, KeyPair, render_between
 from models.skeleton import torso_length
 from tasks.pose import MediapipeSettings, PoseResult, PoseSequence, estimate_mediapipe
 

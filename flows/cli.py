@@ -57,6 +57,15 @@ def demo() -> None:
     run_demo()
 
 
+@app.command(epilog="Example: inbetween data && dvc repro")
+def data() -> None:
+    """Bring the embedded raw data on a fresh clone, so that plain `dvc repro` finds it. `make demo` does it too."""
+    from flows.raw_data import bring_raw_data, check_raw_data
+
+    bring_raw_data()
+    check_raw_data()
+
+
 @app.command(epilog="Example: inbetween check")
 def check() -> None:
     """Hold what the project's files say: params, tools.yaml, catalogues, links in docs."""

@@ -53,18 +53,22 @@ def check_raw_data() -> None:
 
 def bring_raw_data() -> None:
     """Have data/raw on a fresh clone: the embedded part from the remote in git, an empty place for the user's own."""
-    given = ROOT / "data/raw/given"
+    given, embedded = ROOT / "data/raw/given", ROOT / "data/raw/embedded"
+    if not embedded.exists():
+        say("data: the embedded raw data, from the remote in this repository")
+        _run_dvc("pull", "--quiet", "data/raw/embedded")
     if not given.exists():
         given.mkdir(parents=True)
         shutil.copyfile(ROOT / "docs/given.md", given / "README.md")
-    if not (ROOT / "data/raw/embedded").exists():
-        say("data: the embedded raw data, from the remote in this repository")
-        command = [sys.executable, "-m", "dvc", "pull", "--quiet", "data/raw/embedded"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SourceError(
-                f"data.dvc: data/raw/embedded could not be pulled: {done.stderr.strip().splitlines()[-1]}"
-            )
+        _run_dvc("commit", "--quiet", "--force", "data.dvc")
+
+
+def _run_dvc(*words: str) -> None:
+    command = [sys.executable, "-m", "dvc", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
+        raise SourceError(f"data.dvc: `dvc {' '.join(words)}` failed: {reason}")
 
 
 def _hashes_of(text: str) -> dict[str, str]:

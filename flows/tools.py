@@ -52,7 +52,7 @@ def check_tools(
         found = installed_version(name, ffmpeg)
         if recorded.get(name) != found:
             raise ToolError(
-                f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; run `make env` for"
-                f" the recorded one, or write the new version into tools.yaml and have its stages run again"
+                f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; run `make env`"
+                f" for the recorded one, or write the new version into tools.yaml and have its stages run again"
             )
     return {name: recorded[name] for name in names}

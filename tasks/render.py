@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from models.motion.classical import interpolate_joints
 
-from models.renderer import KeyPair, render_between
+from models.motion.classical import interpolate_joints
+from models.renderer.methods import KeyPair, render_between
 from models.skeleton import NUM_JOINTS, torso_length
 from tasks.background import count_keys, runs_of_keys, share
 from tasks.errors import TableError

@@ -46,6 +46,8 @@ def read_last_run(sandbox: Sandbox) -> tuple[str, dict[str, TaskRun]]:
     names = {row[0].replace("-", ""): row[1] for row in rows}
     found = {}
     for _, name, task_state, inputs in rows:
-        parents = [other for number, other in names.items() if "__parents__" in inputs and number in inputs.replace("-", "")]
+        parents = [
+            other for number, other in names.items() if "__parents__" in inputs and number in inputs.replace("-", "")
+        ]
         found[name] = TaskRun(name, task_state, ", ".join(parents))
     return state, found

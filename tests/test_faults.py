@@ -45,7 +45,7 @@ def hash_outputs(sandbox: Sandbox) -> dict[str, str]:
 
 
 def forget(sandbox: Sandbox, stage: str) -> None:
-    """As if the stage, the last in dvc.lock, had never run: no entry, output, finished item, nothing in the run cache."""
+    """As if the stage, the last in dvc.lock, had never run: no entry, output, finished item or run cache."""
     lock = sandbox.root / "dvc.lock"
     lock.write_text(lock.read_text().split(f"  {stage}@")[0])
     folders = {"render": "data/renders", "background": "data/a/backgrounds-8", "pose": "data/a/poses"}

@@ -15,16 +15,16 @@ class RowScale(nn.Module):
 
     mean_E2: Tensor
     std_E2: Tensor
-    _entries: Tensor
-    _places: Tensor
+    entries: Tensor  # entry -> its joint
+    places: Tensor  # joint -> its entry
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean_E2", torch.zeros(NUM_JOINTS, 2))
         self.register_buffer("std_E2", torch.ones(NUM_JOINTS, 2))
         entries = torch.tensor(ENTRIES)
-        self.register_buffer("_entries", entries, persistent=False)
-        self.register_buffer("_places", entries.argsort(), persistent=False)
+        self.register_buffer("entries", entries, persistent=False)
+        self.register_buffer("places", entries.argsort(), persistent=False)
 
     def set(self, normalisation: Normalisation) -> None:
         self.mean_E2.copy_(torch.from_numpy(normalisation.mean_E2))
@@ -36,7 +36,7 @@ class RowScale(nn.Module):
     def to_rows(self, points_BTJ2: Tensor) -> Tensor:
         """(B, T, 19, 2) points in projected units to (B, 38, T) rows."""
         hip_BT12 = points_BTJ2[:, :, Joint.MID_HIP : Joint.MID_HIP + 1]
-        entries_BTE2 = torch.cat([(points_BTJ2 - hip_BT12)[:, :, self._entries[:-1]], hip_BT12], dim=2)
+        entries_BTE2 = torch.cat([(points_BTJ2 - hip_BT12)[:, :, self.entries[:-1]], hip_BT12], dim=2)
         return ((entries_BTE2 - self.mean_E2) / self.std_E2).flatten(2).transpose(1, 2)
 
     def to_points(self, rows_BCT: Tensor) -> Tensor:
@@ -44,4 +44,4 @@ class RowScale(nn.Module):
         rows_BTE2 = rows_BCT.transpose(1, 2).reshape(rows_BCT.shape[0], -1, NUM_ROWS // 2, 2)
         entries_BTE2 = rows_BTE2 * self.std_E2 + self.mean_E2
         hip_BT12 = entries_BTE2[:, :, -1:]
-        return torch.cat([entries_BTE2[:, :, :-1] + hip_BT12, hip_BT12], dim=2)[:, :, self._places]
+        return torch.cat([entries_BTE2[:, :, :-1] + hip_BT12, hip_BT12], dim=2)[:, :, self.places]

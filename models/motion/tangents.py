@@ -9,6 +9,7 @@ Source: ours; docs/benchmarks.md has what it reaches.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -135,18 +136,20 @@ class Stack(nn.Module):
 class TangentNetwork(nn.Module):
     """Key frames in, cleaned keys and slopes out; `decode` makes frames of them at any rate or times."""
 
-    _legs_swapped: Tensor
+    legs_swapped: Tensor
 
     def __init__(self, config: TangentConfig) -> None:
         super().__init__()
         self.config = config
         num_flags = 3  # first key, last key, rate
-        self.detector = Stack(4 * _NUM_VALUES + NUM_JOINTS + num_flags, 1 + NUM_JOINTS, config.num_detector_blocks, config)
+        self.detector = Stack(
+            4 * _NUM_VALUES + NUM_JOINTS + num_flags, 1 + NUM_JOINTS, config.num_detector_blocks, config
+        )
         self.tangents = Stack(
             5 * _NUM_VALUES + 2 * NUM_JOINTS + num_flags, 2 * _NUM_VALUES, config.num_tangent_blocks, config
         )
         self.rows = RowScale()
-        self.register_buffer("_legs_swapped", torch.tensor(_LEGS_SWAPPED), persistent=False)
+        self.register_buffer("legs_swapped", torch.tensor(_LEGS_SWAPPED), persistent=False)
 
     def forward(
         self, source_BCT: Tensor, source_mask_BT: Tensor, pad_mask_BT: Tensor | None, rate: int
@@ -159,7 +162,7 @@ class TangentNetwork(nn.Module):
         check_layout(source_BCT, source_mask_BT, pad_mask_BT, rate)
         pred_BCT, reco_BCT = torch.zeros_like(source_BCT), torch.zeros_like(source_BCT)
         num_keys_B = (~source_mask_BT[:, ::rate]).sum(dim=1)
-        for num_keys in num_keys_B.unique().tolist():
+        for num_keys in sorted(set(num_keys_B.tolist())):
             clips = (num_keys_B == num_keys).nonzero()[:, 0]
             num_frames = (num_keys - 1) * rate + 1
             points_BKJ2 = self.rows.to_points(source_BCT[clips, :, :num_frames:rate])
@@ -197,9 +200,7 @@ class TangentNetwork(nn.Module):
         points_BKJ2 = self._undo_swaps(points_BKJ2, is_swapped_BK)
         is_good_BKJ = self._undo_swaps(is_seen_BKJ & ~is_bad_BKJ, is_swapped_BK)
         keys_BKJ2, slopes_BKJ2 = self._find_slopes(points_BKJ2, is_good_BKJ, rate)
-        return TangentPrediction(
-            keys_BKJ2, slopes_BKJ2, ~is_good_BKJ, is_swapped_BK, bad_logits_BKJ, swap_logits_BK
-        )
+        return TangentPrediction(keys_BKJ2, slopes_BKJ2, ~is_good_BKJ, is_swapped_BK, bad_logits_BKJ, swap_logits_BK)
 
     @staticmethod
     def decode(keys_BKJ2: Tensor, slopes_BKJ2: Tensor, rate: int) -> Tensor:
@@ -211,9 +212,8 @@ class TangentNetwork(nn.Module):
     def decode_at(keys_BKJ2: Tensor, slopes_BKJ2: Tensor, times_T: FloatArray) -> Tensor:
         """(B, T, 19, 2) at any times, counted in keys, within 0..K - 1."""
         num_keys = keys_BKJ2.shape[1]
-        times_T = times_T.astype("float64")
         spline_TK, hermite_TK = (
-            torch.as_tensor(make(num_keys, times_T), device=keys_BKJ2.device, dtype=keys_BKJ2.dtype)
+            torch.as_tensor(make(num_keys, times_T.astype(np.float64)), device=keys_BKJ2.device, dtype=keys_BKJ2.dtype)
             for make in (spline_matrix, hermite_matrix)
         )
         return _mix(spline_TK, keys_BKJ2) + _mix(hermite_TK, slopes_BKJ2)
@@ -222,11 +222,11 @@ class TangentNetwork(nn.Module):
         """(19, 2) the joints' mean places relative to the mid hip."""
         entries_E2 = self.rows.mean_E2.clone()
         entries_E2[-1] = 0
-        return entries_E2[self.rows.joint_entries()]
+        return entries_E2[self.rows.places]
 
     def _undo_swaps(self, values_BKJx: Tensor, is_swapped_BK: Tensor) -> Tensor:
         is_swapped = is_swapped_BK.reshape(*is_swapped_BK.shape, *[1] * (values_BKJx.dim() - 2))
-        return torch.where(is_swapped, values_BKJx[:, :, self._legs_swapped], values_BKJx)
+        return torch.where(is_swapped, values_BKJx[:, :, self.legs_swapped], values_BKJx)
 
     def _detect(self, points_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         filled_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ, self._usual_pose())
@@ -236,7 +236,9 @@ class TangentNetwork(nn.Module):
             *(step / STEP_UNIT for step in _steps(filled_BKJ2)),
             _deviation(pose_BKJ2) / STEP_UNIT,
         ]
-        flat = torch.cat([*(f.flatten(2) for f in features), is_seen_BKJ.to(pose_BKJ2.dtype), _flags(filled_BKJ2, rate)], 2)
+        flat = torch.cat(
+            [*(f.flatten(2) for f in features), is_seen_BKJ.to(pose_BKJ2.dtype), _flags(filled_BKJ2, rate)], 2
+        )
         swap_BK1, bad_BKJ = self.detector(flat).split([1, NUM_JOINTS], dim=2)
         return swap_BK1[:, :, 0], bad_BKJ
 
@@ -264,11 +266,12 @@ class TangentNetwork(nn.Module):
 
 
 def _mix(matrix_TK: Tensor, values_BKJ2: Tensor) -> Tensor:
-    return (matrix_TK @ values_BKJ2.flatten(2)).unflatten(2, values_BKJ2.shape[2:])
+    mixed_BTJ2: Tensor = (matrix_TK @ values_BKJ2.flatten(2)).reshape(len(values_BKJ2), -1, *values_BKJ2.shape[2:])
+    return mixed_BTJ2
 
 
 def _relative_pose(points_BKJ2: Tensor) -> Tensor:
-    """Joints relative to the mid hip; the mid hip relative to its mean over the keys: where the person is, is no matter."""
+    """Joints relative to the mid hip, the mid hip to its mean over the keys: where the person stands is no matter."""
     hip_BK12 = points_BKJ2[:, :, Joint.MID_HIP : Joint.MID_HIP + 1]
     pose_BKJ2 = points_BKJ2 - hip_BK12
     centred_BK12 = hip_BK12 - hip_BK12.mean(dim=1, keepdim=True)
@@ -334,7 +337,7 @@ def tangent_loss(network: TangentNetwork, batch: Batch[Tensor]) -> TangentLoss:
 def _detector_loss(network: TangentNetwork, found: TangentPrediction, batch: Batch[Tensor]) -> Tensor:
     truth_BKJ2 = batch.truth_BTJ2[:, :: batch.rate]
     legs = list(LEG_JOINTS)
-    moved_BK = (truth_BKJ2 - truth_BKJ2[:, :, network._legs_swapped])[:, :, legs].norm(dim=3).mean(dim=2)
+    moved_BK = (truth_BKJ2 - truth_BKJ2[:, :, network.legs_swapped])[:, :, legs].norm(dim=3).mean(dim=2)
     swap_weight_BK = (moved_BK / SWAP_MATTERS).clamp(max=1)
     swap = functional.binary_cross_entropy_with_logits(
         found.swap_logits_BK, batch.is_swapped_BK.float(), swap_weight_BK, reduction="sum"
@@ -349,7 +352,11 @@ def _detector_loss(network: TangentNetwork, found: TangentPrediction, batch: Bat
 def train_step(
     network: TangentNetwork, optimizer: torch.optim.Optimizer, batch: Batch[Tensor], clip_norm: float
 ) -> TangentLoss:
-    """One update. Returns: the loss before it, detached. Raises: FloatingPointError if it is not finite; no update then."""
+    """One update.
+
+    Returns: the loss before it, detached.
+    Raises: FloatingPointError if it is not finite; the network is then as it was.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss = tangent_loss(network, batch)
     if not torch.isfinite(loss.total):

@@ -1,4 +1,4 @@
-"""Change one clip of a batch: only that clip's work is done again, and the bytes are those of a rebuild from nothing."""
+"""Change one clip of a batch: only its work is done again, and the bytes are those of a rebuild from nothing."""
 
 import hashlib
 import re

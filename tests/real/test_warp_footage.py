@@ -9,7 +9,7 @@ import pytest
 
 from models.measures import person_mask, psnr
 from models.motion.classical import interpolate_joints
-from models.renderer import KeyPair, render_between
+from models.renderer.methods import KeyPair, render_between
 from models.skeleton import joints_from_body_25, torso_length
 
 FOOTAGE = Path(__file__).parents[3] / "shared" / "footage"

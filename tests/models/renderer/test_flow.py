@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.renderer import KeyPair, render_between
 from models.renderer.flow import FlowPair, blend, interpolate_flow
+from models.renderer.methods import KeyPair, render_between
 from tests.models.renderer.scenes import psnr, square_at, texture
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.renderer import KeyPair, render_between
 from models.renderer.flow import FlowPair, FlowResult
+from models.renderer.methods import KeyPair, render_between
 from models.renderer.warp import Box, WarpPair, WarpSettings, carry_pose, draw_matte, render_warp
 from models.skeleton import Joint
 from tests.models.renderer.scenes import TORSO_PX, person, pose, psnr, texture
