@@ -65,8 +65,8 @@ def main() -> None:
             full, nothing = [], []
             for _ in range(repeat):
                 forget_all(sandbox)
-                full.append(measure(sandbox, *command, "render"))
-                nothing.append(measure(sandbox, *command, "render"))
+                full.append(measure(sandbox, *command))
+                nothing.append(measure(sandbox, *command))
             for what, cost in (("from nothing", least(full)), ("nothing to do", least(nothing))):
                 print(f"{label + ', ' + what:<32}{cost.wall_s:>8.1f}{cost.cpu_s:>8.1f}")
         print(f"{'server, first start':<32}{starts[0]:>8.1f}")

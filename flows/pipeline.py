@@ -58,7 +58,9 @@ def _plan(targets: Sequence[str], force: bool) -> Iterator[PlannedStage]:
         for target in targets or [PROJECT_FILE]:
             wanted += collect_stages(repo, [target], glob=any(sign in target for sign in "*?["))
         graph = get_active_graph(repo.index.graph)
-        stages = [stage for stage in plan_repro(graph, wanted) if not stage.is_data_source]
+        chosen = set(plan_repro(graph, wanted))
+        # In the order of the whole graph: DVC's own for a few targets hangs on Python's hash seed.
+        stages = [stage for stage in plan_repro(graph) if stage in chosen and not stage.is_data_source]
         locked = set(lock_names(LOCK.read_text(encoding="utf-8"))) if LOCK.is_file() else set()
         reasons: dict[str, str] = {}
         for stage in stages:

@@ -25,7 +25,17 @@ from tasks.errors import ParamsError
 from tasks.items import GroupRecord, Item, ItemStore, Work, do_group, group_items, hash_file, item_key
 from tasks.tables import read_skipped
 
-STAGES = ("download", "split", "pose", "background", "render", "evaluate", "report")
+# The section of params.yaml whose names a stage runs for; "" = it runs once.
+ITEM_SECTIONS = {
+    "download": "batches",
+    "split": "batches",
+    "pose": "batches",
+    "background": "backgrounds",
+    "render": "renders",
+    "evaluate": "renders",
+    "report": "",
+}
+STAGES = tuple(ITEM_SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ def run_stage(name: str, item: str = "") -> None:
     end_with_parent()
     check_committed_raw_data()
     params = load_params(ROOT / "params.yaml")
+    check_item(params, name, item)
     module = importlib.import_module(f"flows.stages.{name}")
     label = f"{name}@{item}" if item else name
     tools = check_tools(module.TOOLS, load_tools(ROOT / "tools.yaml"), params.run.ffmpeg)
@@ -107,6 +118,14 @@ def run_stage(name: str, item: str = "") -> None:
         start = time.monotonic()
         module.run(stage)
         say(f"{label}: done in {format_duration(time.monotonic() - start)}")
+
+
+def check_item(params: Params, name: str, item: str) -> None:
+    """Raises: ParamsError where params.yaml has no such batch, background set or render, or one is given to report."""
+    section = ITEM_SECTIONS[name]
+    names = list(getattr(params, section)) if section else [""]
+    if item not in names:
+        raise ParamsError(f"params.yaml: {section or 'report'} has no {item!r}; there is {', '.join(names) or 'none'}")
 
 
 def code_files(module: ModuleType) -> list[str]:

@@ -19,7 +19,8 @@ from models.skeleton import NUM_JOINTS, FloatArray, torso_length
 from tasks.errors import TableError
 from tasks.tables import EVALUATION_SCHEMA, SCHEMAS, Table, decode_png, encode_png
 
-MEASURES = ("person_psnr", "person_ssim", "full_psnr", "full_ssim", "joint_error_px", "pck")
+PICTURE_MEASURES = ("person_psnr", "person_ssim", "full_psnr", "full_ssim")
+MEASURES = (*PICTURE_MEASURES, "joint_error_px", "pck")
 DIGITS = 6  # of every number in metrics: the last bits of a mean may depend on the machine
 
 Json = dict[str, object]
@@ -253,14 +254,17 @@ def _floats(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
 
 
 def plot_rows(facts: RenderFacts, clips: Mapping[str, pa.Table]) -> list[Json]:
-    """One dict a frame for `dvc plots`, clips by name, frames in order; a measure that does not exist is left out."""
+    """One dict a frame for `dvc plots`, clips by name, frames in order, null for a measure that does not exist.
+
+    Every row has the same keys: DVC shows nothing of a list whose rows differ.
+    """
     rows: list[Json] = []
     for clip, table in sorted(clips.items()):
-        for record in table.select(["frame", "gap_position", *MEASURES]).to_pylist():
+        for record in table.select(["frame", "gap_position", *PICTURE_MEASURES]).to_pylist():
             numbers = {
-                name: round(value, DIGITS)
+                name: round(value, DIGITS) if isinstance(value, float) and not math.isnan(value) else None
                 for name, value in record.items()
-                if isinstance(value, float) and not math.isnan(value)
+                if name != "frame"
             }
             rows.append({"clip": clip, "frame": record["frame"], "method": facts.method, **numbers})
     return rows

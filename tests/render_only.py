@@ -1,5 +1,6 @@
 """A project copy whose renders read no poses, so that tests of the orchestration need no estimator."""
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +14,20 @@ CLIPS = {
 }
 
 
-def make_project(root: Path, batches: Sequence[str] = ("a", "b"), method: str = "blend") -> Sandbox:
-    """Batches with one clip and one render each; raw data in place, everything committed, nothing run."""
+STAGES = ("download", "split", "background", "render")
+
+
+def make_project(root: Path, batches: Sequence[str] = ("a", "b"), stages: Sequence[str] = STAGES) -> Sandbox:
+    """Batches with one clip and one blended render each, and only these stages; raw data in place, nothing run."""
     sandbox = copy_project(root)
     for batch in batches:
         write_batch(sandbox, batch, CLIPS[batch])
-    set_batches(sandbox, batches, methods=[method])
-    text = (root / "dvc.yaml").read_text()
-    render = text.index("  render:")
-    sandbox.write("dvc.yaml", text[:render] + text[render:].replace("        - data/${item.batch}/poses\n", "", 1))
+    set_batches(sandbox, batches, methods=["blend"])
+    head, *blocks = re.split(r"^(?=  \w+:\n)", (root / "dvc.yaml").read_text(), flags=re.MULTILINE)
+    kept = [block for block in blocks if block.split(":")[0].strip() in stages]
+    sandbox.write(
+        "dvc.yaml", head + "".join(block.replace("        - data/${item.batch}/poses\n", "") for block in kept)
+    )
     sandbox.run("python", "-c", "from flows.raw_data import bring_raw_data; bring_raw_data()")
     sandbox.run("dvc", "commit", "--quiet", "--force", "data.dvc")
     sandbox.commit("render only")

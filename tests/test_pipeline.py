@@ -44,3 +44,17 @@ def test_stage_declares_the_code_it_imports_and_the_tools_it_uses(name):
     tools = next((p["tools.yaml"] for p in stage["params"] if isinstance(p, dict)), [])
     assert tuple(tools) == tuple(found["tools"])
     assert not found["prefect"], "a stage must not import Prefect"
+
+
+def test_dvc_shows_the_committed_metrics_and_plots():
+    def ask(*words: str) -> dict:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    metrics = ask("metrics", "show", "--json")[""]["data"]
+    assert metrics["metrics/render/warp-8.json"]["data"]["mean"]["halfway"]["person_psnr"] > 20
+    plots = ask("plots", "show", "--json")["data"]["metrics/plots/warp-8.json"]
+    points = json.loads(plots[0]["content"])["data"]["values"] if isinstance(plots[0]["content"], str) else plots[0]
+    assert "person_psnr" in json.dumps(points)

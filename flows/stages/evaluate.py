@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.project import STATE
-from flows.stage import Stage, fresh_folder
+from flows.stage import Stage, fresh_folder, note_missing_clips
 from tasks.evaluate import (
     EvaluateSpec,
     RenderFacts,
@@ -31,6 +31,7 @@ FRAMES_PER_ITEM = 64
 
 def run(stage: Stage) -> None:
     wanted = stage.params.renders[stage.item]
+    note_missing_clips(stage, stage.data(wanted.batch, "clips"))
     paths = list_tables(stage.data("renders", stage.item))
     found = find_poses(stage, paths)
     items = {path: plan_measures(stage, path, found[path]) for path in paths}

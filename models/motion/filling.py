@@ -11,6 +11,7 @@ from models.skeleton import Joint
 # How far a joint is trusted to tell where the mid hip is: those of the trunk keep their distance to it.
 _TRUNK = (Joint.NECK, Joint.RIGHT_SHOULDER, Joint.LEFT_SHOULDER, Joint.RIGHT_HIP, Joint.LEFT_HIP)
 _LIMB_TRUST = 0.05
+_TRUST = [0.0 if joint is Joint.MID_HIP else 1.0 if joint in _TRUNK else _LIMB_TRUST for joint in Joint]
 
 
 def fill_gaps(values_BKC: Tensor, is_good_BKC: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,10 +67,7 @@ def _fill_offsets(offsets_BKJ2: Tensor, is_good_BKJ2: Tensor, usual_J2: Tensor) 
 
 def _find_hip(points_BKJ2: Tensor, is_good_BKJ: Tensor, offsets_BKJ2: Tensor) -> Tensor:
     """(B, K, 1, 2): the mid hip where it is good; else where the good joints put it; else over time."""
-    trust_J = points_BKJ2.new_full((len(Joint),), _LIMB_TRUST)
-    trust_J[list(_TRUNK)] = 1.0
-    trust_J[Joint.MID_HIP] = 0.0
-    weight_BKJ = trust_J * is_good_BKJ
+    weight_BKJ = points_BKJ2.new_tensor(_TRUST) * is_good_BKJ
     total_BK1 = weight_BKJ.sum(dim=2, keepdim=True)
     implied_BKJ2 = torch.where(is_good_BKJ[..., None], points_BKJ2 - offsets_BKJ2, torch.zeros_like(points_BKJ2))
     implied_BK2 = (implied_BKJ2 * weight_BKJ[..., None]).sum(dim=2) / total_BK1.clamp(min=_LIMB_TRUST / 2)

@@ -135,7 +135,8 @@ def draw_clip(
     times_T = generator.uniform(0, room) + speed * np.arange(num_frames)
     start_T = np.minimum(times_T.astype(int), len(sequence_m_TJD) - 2)
     share_T11 = (times_T - start_T)[:, None, None].astype(np.float32)
-    clip_TJD = sequence_m_TJD[start_T] * (1 - share_T11) + sequence_m_TJD[start_T + 1] * share_T11
+    clip_TJD = sequence_m_TJD[start_T]
+    clip_TJD += (sequence_m_TJD[start_T + 1] - clip_TJD) * share_T11
     if generator.random() < 0.5:
         clip_TJD = clip_TJD[::-1]
     if generator.random() < 0.5:
@@ -147,8 +148,9 @@ def draw_clip(
     rotation_33 = size * _about_x(tilt) @ _about_z(turn)
     depth = generator.uniform(*config.depth_range_m)
     focal = FOCAL + generator.uniform(-JITTER, JITTER)
-    projected = project_points(clip_TJD @ rotation_33.T.astype(np.float32), float(focal), float(depth))
-    return projected.astype(np.float32)
+    # As one matrix: over the frames, product by product, it takes three times as long.
+    turned_TJD = (clip_TJD.reshape(-1, 3) @ rotation_33.T.astype(np.float32)).reshape(clip_TJD.shape)
+    return project_points(turned_TJD, float(focal), float(depth)).astype(np.float32, copy=False)
 
 
 def _about_x(angle_rad: float) -> npt.NDArray[np.float64]:

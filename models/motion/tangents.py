@@ -6,6 +6,7 @@ Axes: B batch, K keys, T frames, J joints (19), C channels, D width, H heads, 2 
 Source: ours; docs/benchmarks.md has what it reaches.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,7 +144,7 @@ class TangentNetwork(nn.Module):
         self.config = config
         num_flags = 3  # first key, last key, rate
         self.detector = Stack(
-            4 * _NUM_VALUES + NUM_JOINTS + num_flags, 1 + NUM_JOINTS, config.num_detector_blocks, config
+            4 * _NUM_VALUES + 5 * NUM_JOINTS + num_flags, 1 + NUM_JOINTS, config.num_detector_blocks, config
         )
         self.tangents = Stack(
             5 * _NUM_VALUES + 2 * NUM_JOINTS + num_flags, 2 * _NUM_VALUES, config.num_tangent_blocks, config
@@ -156,17 +157,19 @@ class TangentNetwork(nn.Module):
     ) -> MotionPrediction:
         """The paper's interface: rows in, rows out (models.motion.transformer.MotionTransformer.forward).
 
-        A joint at (0, 0) in projected units counts as not seen. Each clip is answered by its own keys alone, so
-        padding changes nothing, not even the last bit; padded columns are 0.
+        A joint at (0, 0) in projected units counts as not seen, and so does all of a key hidden among others. Each
+        clip is answered by its own keys alone, so padding changes nothing, not even the last bit; padded columns are 0.
         """
         check_layout(source_BCT, source_mask_BT, pad_mask_BT, rate)
         pred_BCT, reco_BCT = torch.zeros_like(source_BCT), torch.zeros_like(source_BCT)
-        num_keys_B = (~source_mask_BT[:, ::rate]).sum(dim=1)
-        for num_keys in sorted(set(num_keys_B.tolist())):
+        is_key_BK = ~source_mask_BT[:, ::rate]
+        place_K = torch.arange(1, is_key_BK.shape[1] + 1, device=is_key_BK.device)
+        num_keys_B = (is_key_BK * place_K).amax(dim=1)  # up to the last that is not hidden
+        for num_keys in sorted(set(num_keys_B.tolist()) - {0}):
             clips = (num_keys_B == num_keys).nonzero()[:, 0]
             num_frames = (num_keys - 1) * rate + 1
             points_BKJ2 = self.rows.to_points(source_BCT[clips, :, :num_frames:rate])
-            is_seen_BKJ = (points_BKJ2.abs() > DROPPED_AT).any(dim=3)
+            is_seen_BKJ = (points_BKJ2.abs() > DROPPED_AT).any(dim=3) & is_key_BK[clips, :num_keys, None]
             found = self.predict(points_BKJ2, is_seen_BKJ, rate)
             frames_BTJ2 = self.decode(found.keys_BKJ2, found.slopes_BKJ2, rate)
             pred_BCT[clips, :, :num_frames] = self.rows.to_rows(frames_BTJ2)
@@ -231,15 +234,16 @@ class TangentNetwork(nn.Module):
     def _detect(self, points_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         filled_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ, self._usual_pose())
         pose_BKJ2 = _relative_pose(filled_BKJ2)
-        features = [
-            pose_BKJ2 / POSE_UNIT,
-            *(step / STEP_UNIT for step in _steps(filled_BKJ2)),
-            _deviation(pose_BKJ2) / STEP_UNIT,
-        ]
+        before, after = _steps(filled_BKJ2)
+        deviation = _deviation(pose_BKJ2)
+        features = [pose_BKJ2 / POSE_UNIT, *(x / STEP_UNIT for x in (before, after, deviation))]
+        # How far a point is off in any direction: a layer finds a large one at once, and would learn each
+        # direction of each point by itself (after 2 minutes of training it had found none).
+        sizes = [torch.log1p(x.norm(dim=3) / STEP_UNIT) for x in (deviation, before, after, before - after)]
         flat = torch.cat(
-            [*(f.flatten(2) for f in features), is_seen_BKJ.to(pose_BKJ2.dtype), _flags(filled_BKJ2, rate)], 2
+            [*(f.flatten(2) for f in features), *sizes, is_seen_BKJ.to(pose_BKJ2.dtype), _flags(filled_BKJ2, rate)], 2
         )
-        swap_BK1, bad_BKJ = self.detector(flat).split([1, NUM_JOINTS], dim=2)
+        swap_BK1, bad_BKJ = self.detector(flat).to(filled_BKJ2.dtype).split([1, NUM_JOINTS], dim=2)
         return swap_BK1[:, :, 0], bad_BKJ
 
     def _find_slopes(self, points_BKJ2: Tensor, is_good_BKJ: Tensor, rate: int) -> tuple[Tensor, Tensor]:
@@ -258,7 +262,8 @@ class TangentNetwork(nn.Module):
             ],
             dim=2,
         )
-        correction, residual = self.tangents(flat).unflatten(2, (2, NUM_JOINTS, 2)).unbind(dim=2)
+        out_BKC: Tensor = self.tangents(flat).to(filled_BKJ2.dtype)  # under autocast it is of half precision
+        correction, residual = (half.reshape(filled_BKJ2.shape) for half in out_BKC.chunk(2, dim=2))
         keys_BKJ2 = torch.where(is_good_BKJ[..., None], filled_BKJ2, filled_BKJ2 + CORRECTION_UNIT * correction)
         own_BKJ1 = (before.abs() + after.abs()).mean(dim=3, keepdim=True) / 2
         motion_BKJ1 = OWN_SHARE * own_BKJ1 + (1 - OWN_SHARE) * own_BKJ1.mean(dim=2, keepdim=True)
@@ -266,7 +271,9 @@ class TangentNetwork(nn.Module):
 
 
 def _mix(matrix_TK: Tensor, values_BKJ2: Tensor) -> Tensor:
-    mixed_BTJ2: Tensor = (matrix_TK @ values_BKJ2.flatten(2)).reshape(len(values_BKJ2), -1, *values_BKJ2.shape[2:])
+    with torch.autocast(values_BKJ2.device.type, enabled=False):  # keys are to come back bit for bit
+        mixed_BTC = matrix_TK @ values_BKJ2.flatten(2)
+    mixed_BTJ2: Tensor = mixed_BTC.reshape(len(values_BKJ2), -1, *values_BKJ2.shape[2:])
     return mixed_BTJ2
 
 
@@ -297,7 +304,7 @@ def _flags(points_BKJ2: Tensor, rate: int) -> Tensor:
     flags_BK3 = points_BKJ2.new_zeros(*points_BKJ2.shape[:2], 3)
     flags_BK3[:, 0, 0] = 1
     flags_BK3[:, -1, 1] = 1
-    flags_BK3[:, :, 2] = torch.log2(torch.tensor(rate / USUAL_RATE))
+    flags_BK3[:, :, 2] = math.log2(rate / USUAL_RATE)
     return flags_BK3
 
 

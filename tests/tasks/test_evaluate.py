@@ -250,10 +250,18 @@ def test_summary_of_a_written_table_is_the_same(spec, tmp_path):
     assert summarise(FACTS, {"kick": read}, check) == summarise(FACTS, {"kick": table}, check)
 
 
-def test_plot_rows_are_one_dict_a_frame_without_missing_numbers():
+def test_plot_rows_have_the_same_keys_and_null_where_a_measure_is_missing():
     rows = plot_rows(FACTS, {"a": small_table([20.0, None], [True, False])})
+    common = {
+        "clip": "a",
+        "method": "warp",
+        "gap_position": 0.5,
+        "person_ssim": None,
+        "full_psnr": 30.0,
+        "full_ssim": None,
+    }
     assert rows == [
-        {"clip": "a", "frame": 0, "method": "warp", "gap_position": 0.5, "person_psnr": 20.0, "full_psnr": 30.0},
-        {"clip": "a", "frame": 1, "method": "warp", "gap_position": 0.5, "full_psnr": 30.0},
+        {"frame": 0, "person_psnr": 20.0, **common},
+        {"frame": 1, "person_psnr": None, **common},
     ]
     json.dumps(rows, allow_nan=False)

@@ -114,6 +114,20 @@ def test_rows_in_rows_out_is_the_same_and_padding_changes_nothing():
     assert (pred[1, :, 13:] == 0).all()
 
 
+def test_a_key_hidden_among_others_is_a_key_not_seen():
+    made, points = network(), key_points(1, 6)
+    rows = spread_keys(made.rows.to_rows(points), 4)
+    hidden = (torch.arange(rows.shape[2]) % 4 != 0)[None]
+    hidden[0, 8] = True
+    is_seen = seen(points)
+    is_seen[0, 2] = False
+    found = made.predict(points, is_seen, 4)
+    expected = made.decode(found.keys_BKJ2, found.slopes_BKJ2, 4)
+    ours = made.rows.to_points(made(rows, hidden, None, 4).pred_BCT)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    assert (made(rows, torch.ones_like(hidden), None, 4).pred_BCT == 0).all()
+
+
 @pytest.mark.parametrize("num_keys", [1, 2, 3])
 def test_very_short_clips_are_answered(num_keys):
     points = key_points(1, num_keys)
@@ -174,3 +188,15 @@ def test_rows_are_what_the_views_make():
     expected = made.rows.get().to_rows(points[0].double().numpy())
     np.testing.assert_allclose(made.rows.to_rows(points)[0].numpy(), expected, atol=1e-5)
     torch.testing.assert_close(made.rows.to_points(made.rows.to_rows(points)), points, atol=1e-6, rtol=0)
+
+
+def test_in_half_precision_keys_still_come_back_bit_for_bit_and_it_trains():
+    made, points = network(), key_points(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.predict(points, seen(points), 8, trust_seen=True)
+        frames = made.decode(found.keys_BKJ2, found.slopes_BKJ2, 8)
+        batch = to_tensors(draw_batch([swaying(200)], replace(RECIPE, num_key_tokens=60), 0, 1))
+        loss = train_step(made, torch.optim.SGD(made.parameters(), 1e-3), batch, 1.0)
+    assert frames.dtype == torch.float32
+    assert torch.equal(frames[:, ::8], points)
+    assert loss.total.isfinite()

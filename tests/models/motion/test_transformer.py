@@ -8,6 +8,7 @@ from models.motion.losses import motion_loss
 from models.motion.transformer import (
     MotionTransformer,
     TransformerConfig,
+    attend_with_dropout,
     authors_name,
     frame_positions,
     from_authors_state,
@@ -115,6 +116,23 @@ def test_a_foreign_checkpoint_is_refused_by_name():
         from_authors_state(state | {"joints_embed.bias": torch.zeros(4)}, num_heads=2, encoder_mask="exclude")
 
 
+def test_attention_with_dropout_is_torchs_on_average():
+    query, key, value = (torch.randn(2, 3, n, 4, generator=torch.Generator().manual_seed(n)) for n in (5, 6, 6))
+    may = torch.rand(2, 1, 5, 6) > 0.2
+    may[..., 0] = True
+    bias = torch.randn(5, 6)
+    for mask in (None, may, bias):
+        exact = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        torch.testing.assert_close(attend_with_dropout(query, key, value, mask, 0.0), exact, atol=1e-6, rtol=1e-5)
+    torch.manual_seed(0)
+    ones = torch.ones(400, 3, 6, 4)
+    kept = attend_with_dropout(query[:1].expand(400, -1, -1, -1), key[:1].expand(400, -1, -1, -1), ones, None, 0.25)
+    assert kept.mean().item() == pytest.approx(1, abs=0.02)
+    torch.manual_seed(0)
+    same = attend_with_dropout(query[:1].expand(400, -1, -1, -1), key[:1].expand(400, -1, -1, -1), ones, None, 0.25)
+    assert torch.equal(same, kept)
+
+
 def test_what_is_hidden_or_padded_changes_nothing():
     network = small_network()
     source, hidden, pad, _ = clips((17, 9), 4)
@@ -162,6 +180,19 @@ def test_training_after_inference_works():
     with torch.inference_mode():
         network(source, hidden, pad, 4)
     network(source, hidden, pad, 4).pred_BCT.sum().backward()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("encoder_mask", ["exclude", "plus-one"])
+def test_half_precision_is_near_the_whole(encoder_mask, dropout):
+    network = small_network(encoder_mask=encoder_mask, dtype=torch.float32, dropout=dropout)
+    source, hidden, pad, truth = clips((13, 9), 4, dtype=torch.float32)
+    whole = network(source, hidden, pad, 4).pred_BCT
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(source, hidden, pad, 4).pred_BCT
+        motion_loss(*network.train()(source, hidden, pad, 4), truth, hidden, pad).total.backward()
+    used = ~pad[:, None].expand_as(whole)
+    torch.testing.assert_close(half.float()[used], whole[used], atol=0.1, rtol=0)
 
 
 def test_interpolation_and_spreading_by_hand():

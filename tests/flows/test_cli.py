@@ -1,0 +1,91 @@
+"""The command line as a user meets it: help with examples, one line and exit code 2 for a mistake."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.sandbox import Sandbox, copy_project
+
+COMMANDS = ["stage", "repro", "demo", "data", "check", "params use"]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory) -> Sandbox:
+    return copy_project(tmp_path_factory.mktemp("cli") / "project")
+
+
+def refuse(sandbox: Sandbox, *command: str) -> str:
+    """Run what must be refused; the one line it says."""
+    done = sandbox.run(*command, check=False)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_every_command_shows_help_with_an_example(sandbox):
+    listed = sandbox.run("inbetween", "--help").stdout
+    for command in COMMANDS:
+        assert command.split()[0] in listed
+        shown = sandbox.run("inbetween", *command.split(), "--help").stdout
+        assert re.search(r"Example: (inbetween|make)", shown), command
+
+
+def test_mistakes_are_one_line_that_names_the_remedy(sandbox):
+    assert "the stages are download, split" in refuse(sandbox, "inbetween", "stage", "blend")
+    assert refuse(sandbox, "inbetween", "stage", "pose", "sampel") == (
+        "inbetween stage pose: params.yaml: batches has no 'sampel'; there is sample"
+    )
+    assert "renders has no ''" in refuse(sandbox, "inbetween", "stage", "render")
+    assert "data/sample/videos/manifest.json" in refuse(sandbox, "inbetween", "stage", "split", "sample")
+    assert "data/sample/clips: holds no table; run the stage" in refuse(
+        sandbox, "inbetween", "stage", "background", "sample-4"
+    )
+
+
+def test_wrong_params_tools_and_catalogues_are_refused_before_any_work(sandbox):
+    def changed(name: str, old: str, new: str) -> str:
+        path = sandbox.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        try:
+            return refuse(sandbox, "inbetween", "stage", "split", "sample")
+        finally:
+            path.write_text(text)
+
+    assert "params.yaml: render.crff: is not known" in changed("params.yaml", "  crf: 16", "  crf: 16\n  crff: 1")
+    assert "tools.yaml: opencv is" in changed("tools.yaml", "opencv: 5", "opencv: 4")
+    assert "clips.csv row 2, column last: frame 990" in changed("catalog/sample/clips.csv", "0,99,", "0,990,")
+
+
+def test_params_use_replaces_on_a_clean_tree_only(sandbox):
+    assert "there is no such set; there are paper, sample" in refuse(sandbox, "inbetween", "params", "use", "nope")
+    sandbox.write("CHANGELOG.md", "changed")
+    assert "commit them first" in refuse(sandbox, "inbetween", "params", "use", "paper")
+    sandbox.run("git", "checkout", "CHANGELOG.md")
+    sandbox.run("inbetween", "params", "use", "paper")
+    assert (sandbox.root / "params.yaml").read_text() == (sandbox.root / "params/paper.yaml").read_text()
+    plan = sandbox.run("inbetween", "repro", "--plan")
+    shown = plan.stdout + plan.stderr
+    for stage in ("download@humanslomo", "pose@humanslomo", "render@warp-2", "report"):
+        assert stage in shown
+    assert not (sandbox.root / "data/humanslomo").exists()
+    sandbox.run("git", "checkout", "params.yaml")
+
+
+def test_project_check_holds_and_finds_a_broken_link(sandbox):
+    assert "all hold" in sandbox.run("inbetween", "check").stderr
+    readme = sandbox.root / "README.md"
+    text = readme.read_text()
+    readme.write_text(text + "\n[gone](docs/gone.md)\n")
+    assert re.search(r"README.md line \d+: links to docs/gone.md", refuse(sandbox, "inbetween", "check"))
+    readme.write_text(text)
+
+
+def test_the_command_finds_its_project_from_anywhere(sandbox, tmp_path):
+    done = subprocess.run(
+        ["inbetween", "check"], cwd=tmp_path, env=sandbox.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
