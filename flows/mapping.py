@@ -45,12 +45,16 @@ def map_groups(
     # forkserver: children start from a process without threads, with the stage's modules already imported.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_modules_of(function))
-    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=context, initializer=start_worker_process)
+    workers = min(workers, len(groups))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker_process)
     try:
         if context_file := os.environ.get(RUN_CONTEXT):
             from flows.prefect_tasks import map_as_tasks
 
-            map_as_tasks(pool, function, groups, names=names, on_done=on_done, context_file=Path(context_file))
+            context_path = Path(context_file)
+            map_as_tasks(
+                pool, function, groups, workers=workers, names=names, on_done=on_done, context_file=context_path
+            )
         else:
             futures: dict[Future[R], G] = {pool.submit(function, group): group for group in groups}
             for future in as_completed(futures):

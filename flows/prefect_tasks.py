@@ -44,6 +44,7 @@ def map_as_tasks(
     function: Callable[[G], R],
     groups: Sequence[G],
     *,
+    workers: int,
     names: Sequence[str],
     on_done: Callable[[G, R], None],
     context_file: Path,
@@ -55,9 +56,8 @@ def map_as_tasks(
     """
     keep_prefect_quiet()
     # As many threads as processes: a task that is said to run does run.
-    num_threads = min(len(groups), pool._max_workers)  # type: ignore[attr-defined] # noqa: SLF001 it has no public name
     with hydrated_context(cloudpickle.loads(context_file.read_bytes())):
-        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="group")
+        threads = ThreadPoolExecutor(workers, thread_name_prefix="group")
         try:
             futures = {}
             for group, name in zip(groups, names, strict=True):

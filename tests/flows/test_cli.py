@@ -39,9 +39,8 @@ def test_mistakes_are_one_line_that_names_the_remedy(sandbox):
     )
     assert "renders has no ''" in refuse(sandbox, "inbetween", "stage", "render")
     assert "data/sample/videos/manifest.json" in refuse(sandbox, "inbetween", "stage", "split", "sample")
-    assert "data/sample/clips: holds no table; run the stage" in refuse(
-        sandbox, "inbetween", "stage", "background", "sample-4"
-    )
+    shown = refuse(sandbox, "inbetween", "stage", "background", "sample-4")
+    assert "data/sample/clips: holds no table; run the stage" in shown
 
 
 def test_wrong_params_tools_and_catalogues_are_refused_before_any_work(sandbox):
