@@ -156,6 +156,8 @@ class _Stages:
             end = StageEnd(stage.name, "cached")
         else:
             end = self._repro(stage.name)
+        if end.outcome in ("ran", "restored", "cached"):
+            create_markdown_artifact(key=_artifact_key(stage.name), markdown=_describe_hashes(stage.name, end))
         self.ends[stage.name] = end
         return _state_of(end)
 
@@ -171,8 +173,6 @@ class _Stages:
         environment = {RUN_CONTEXT: str(context_file), **({FRESH: "1"} if self._force else {})}
         end = self._processes.repro(name, force=self._force, environment=environment, on_line=on_line)
         context_file.unlink(missing_ok=True)
-        if end.outcome in ("ran", "restored", "cached"):
-            create_markdown_artifact(key=_artifact_key(name), markdown=_describe_hashes(name, end))
         return end
 
 
