@@ -5,12 +5,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -36,6 +37,13 @@ ITEM_SECTIONS = {
     "report": "",
 }
 STAGES = tuple(ITEM_SECTIONS)
+
+
+class Output(NamedTuple):
+    """One clip's files in a stage's output folder. key: the hash of all that they depend on."""
+
+    name: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Stage:
             work: a picklable function of a group of items.
             group: (items still to do, workers) -> groups, each done by one call of `work`.
         """
+        if not items:
+            return
         todo = [item for item in items if not self.store.has(item.key)]
         groups = group(todo, self.workers)
         say(f"{self.label}: {len(items)} items, {len(items) - len(todo)} kept from earlier runs, {len(todo)} to do")
@@ -91,6 +101,37 @@ class Stage:
                 ],
                 on_done=on_done,
             )
+
+    def output(self, name: str, files: Sequence[Path], section: BaseModel | None = None, *parts: object) -> Output:
+        """A clip's output, keyed by the bytes of the files that it is made from, and what else it depends on."""
+        return Output(name, self.key(section, "output", name, [hash_file(path) for path in files], *parts))
+
+    def pending(self, outputs: Sequence[Output], what: str = "clips") -> list[Output]:
+        """Those outputs that no earlier run has finished; says how many there are."""
+        todo = [output for output in outputs if not self.store.has_output(output.key)]
+        say(f"{self.label}: {len(outputs)} {what}, {len(outputs) - len(todo)} kept from earlier runs")
+        return todo
+
+    def write(self, writes: Sequence[tuple[Output, Sequence[Item], Callable[[Path], None]]]) -> None:
+        """Write outputs into the store: each (output, its items, a function that writes its files into a folder).
+
+        An output replaces its items, which are dropped.
+        """
+
+        def write_one(write: tuple[Output, Sequence[Item], Callable[[Path], None]]) -> None:
+            output, items, write_files = write
+            self.store.put_output(output.key, write_files)
+            self.store.drop(item.key for item in items)
+
+        with ThreadPoolExecutor(self.workers) as threads:  # zstd and ffmpeg work outside Python's lock
+            for _ in threads.map(write_one, writes):
+                pass
+
+    def place(self, outputs: Sequence[Output], folder: Path) -> None:
+        """The output folder: every output's files, and nothing of an earlier run."""
+        empty_folder(folder)
+        for output in outputs:
+            self.store.copy_output(output.key, folder)
 
 
 def run_stage(name: str, item: str = "") -> None:
@@ -155,10 +196,9 @@ def note_missing_clips(stage: Stage, clips: Path) -> None:
         say(f"{stage.label}: goes on without clip {clip}: {reason}")
 
 
-@contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
+def empty_folder(path: Path) -> Path:
     """An output folder with nothing of an earlier run in it."""
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(parents=True)
-    yield path
+    return path

@@ -5,10 +5,10 @@ A measure that does not exist (no person in the frame, no pose found) is null in
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,21 @@ import pyarrow as pa
 from models.measures import BoolArray, compare_frames, correct_share, joint_errors, person_mask
 from models.skeleton import NUM_JOINTS, FloatArray, torso_length
 from tasks.errors import TableError
-from tasks.tables import EVALUATION_SCHEMA, SCHEMAS, Table, decode_png, encode_png
+from tasks.items import Item, ItemStore
+from tasks.tables import (
+    EVALUATION_SCHEMA,
+    SCHEMAS,
+    Table,
+    decode_png,
+    encode_png,
+    hash_rows,
+    read_facts,
+    write_table,
+)
 
 PICTURE_MEASURES = ("person_psnr", "person_ssim", "full_psnr", "full_ssim")
 MEASURES = (*PICTURE_MEASURES, "joint_error_px", "pck")
+FRAMES_PER_ITEM = 64
 DIGITS = 6  # of every number in metrics: the last bits of a mean may depend on the machine
 
 Json = dict[str, object]
@@ -54,6 +65,14 @@ class RenderFacts:
     key_step: int
     motion: str
     method: str
+
+
+class ClipFiles(NamedTuple):
+    """The tables that one clip of a render is measured from."""
+
+    render: Path
+    clip: Path
+    poses: Path
 
 
 class KeyCheck(NamedTuple):
@@ -187,6 +206,63 @@ def read_evaluation(path: Path) -> pa.Table:
     table = Table("evaluation", path)
     names = [name for name in SCHEMAS["evaluation"].names if name != "mask"]
     return pa.table({name: table.column(name) for name in names})
+
+
+class Shares(Protocol):
+    """The parameters of the measures; see EvaluateSpec."""
+
+    @property
+    def pck_torso_share(self) -> float: ...
+
+    @property
+    def matte_margin_torso_share(self) -> float: ...
+
+
+def plan_measures(
+    files: ClipFiles, found: Mapping[int, npt.NDArray[np.float32]], params: Shares, key: Callable[..., str]
+) -> list[Item]:
+    """Cut the measuring of one clip's render into items.
+
+    Args:
+        found: frame -> (19, 3) joints px found in the generated frame.
+        key: (*parts) -> item key.
+    """
+    render, clip, poses = Table("render", files.render), Table("clip", files.clip), Table("pose", files.poses)
+    truth_rows = np.flatnonzero(poses.column("pass") == "truth").tolist()
+    pose_frames = poses.frames
+    # The truth pass of the whole clip enters every item: the torso's length is its median over the clip.
+    truth = hash_rows(poses, truth_rows, ("frame", "joints"))
+    items = []
+    for start in range(0, render.num_rows, FRAMES_PER_ITEM):
+        stop = min(render.num_rows, start + FRAMES_PER_ITEM)
+        frames = set(render.frames[start:stop].tolist())
+        here = {frame: found[frame] for frame in sorted(frames & found.keys())}
+        inputs = [
+            hash_rows(render, range(start, stop), ("frame", "origin", "key_before", "key_after", "image")),
+            hash_rows(
+                clip, [row for row, frame in enumerate(clip.frames.tolist()) if frame in frames], ("frame", "image")
+            ),
+            hash_rows(poses, [row for row in truth_rows if int(pose_frames[row]) in frames], ("matte",)),
+            truth,
+            [[frame, joints.tolist()] for frame, joints in here.items()],
+        ]
+        spec = EvaluateSpec(*files, start, stop, params.pck_torso_share, params.matte_margin_torso_share, here)
+        items.append(Item(f"{files.render.stem} {start}-{stop - 1}", key(inputs, start, stop), spec))
+    return items
+
+
+def write_evaluation(files: ClipFiles, render: str, items: Sequence[Item], store: ItemStore, folder: Path) -> None:
+    """CLIP.parquet: the measures of every generated frame, and in the metadata how the keys came out."""
+    check = check_keys_exact(files.render, files.clip)
+    facts = {"clip": files.render.stem, "render": render}
+    facts |= {name: str(value) for name, value in check._asdict().items()}
+    write_table("evaluation", folder / files.render.name, (store.get(item.key) for item in items), facts)
+
+
+def read_key_check(path: Path) -> KeyCheck:
+    """What write_evaluation found of one clip's keys."""
+    facts = read_facts("evaluation", path)
+    return KeyCheck(int(facts["num_keys"]), int(facts["num_exact"]))
 
 
 def summarise(facts: RenderFacts, clips: Mapping[str, pa.Table], keys: Mapping[str, KeyCheck]) -> Json:

@@ -2,14 +2,17 @@
 
 An item is a bounded chunk of a clip, video or sequence. Its key is the hash of all that its output depends on: input
 bytes, the parameters it reads, the stage's code, its tools' versions. Its output is an Arrow table, kept in the item
-store under that key, so that a killed or repeated run never does an item twice. The store only shortens a run that DVC
-decided on; it may be deleted at any time.
+store under that key, so that a killed run never does an item twice. When all items of a clip are there, its finished
+files take their place, under a key of their own, so that a clip that did not change costs one copy. The store only
+shortens a run that DVC decided on; it may be deleted at any time.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +88,32 @@ class ItemStore:
     def get(self, key: str) -> pa.Table:
         with pa.memory_map(str(self.path(key))) as source:
             return pa.ipc.open_file(source).read_all()
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget items that nobody will ask for again."""
+        for key in keys:
+            self.path(key).unlink(missing_ok=True)
+
+    def output(self, key: str) -> Path:
+        """The folder of an output's files."""
+        return self.folder / key[:2] / key
+
+    def has_output(self, key: str) -> bool:
+        return not self.is_fresh and self.output(key).is_dir()
+
+    def put_output(self, key: str, write: Callable[[Path], None]) -> None:
+        """Keep the files that `write` leaves in the folder it is given; all or none."""
+        folder = self.output(key)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{key}.") as temporary:
+            write(Path(temporary, key))
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(temporary, key).rename(folder)
+
+    def copy_output(self, key: str, folder: Path) -> None:
+        """Copy an output's files into a folder. Not links: what happens to a copy must not reach the store."""
+        for path in sorted(self.output(key).iterdir()):
+            shutil.copyfile(path, folder / path.name)
 
 
 def do_group(work: Work, items: Sequence[Item], store: ItemStore) -> GroupRecord:

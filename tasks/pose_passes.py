@@ -66,7 +66,7 @@ def plan_poses(
     table = Table("clip", path)
     clip = table.metadata["clip"]
     folder = openpose / clip if worker == "openpose" else None
-    given = _hash_folder(folder) if folder else ""
+    given = hash_folder(folder) if folder else ""
     passes = [(f"observed-{step}", range(0, table.num_rows, step)) for step in sorted(key_steps)]
     items = [
         item
@@ -92,7 +92,8 @@ def plan_pass(
     return items
 
 
-def _hash_folder(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
+    """sha256 of the names and bytes of a folder's OpenPose JSON files."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*_keypoints.json")):
         digest.update(f"{path.name} {hash_file(path)}\n".encode())

@@ -38,6 +38,10 @@ class RenderSettings:
     motion: Motion
     method: Method
 
+    def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
+        """Those of a clip's tables that the method reads."""
+        return {"blend": [], "flow": [backgrounds], "warp": [poses, backgrounds]}[self.method]
+
 
 @dataclass(frozen=True)
 class RenderSpec:
@@ -237,10 +241,15 @@ def _mattes(spec: RenderSpec, number: int) -> tuple[Image | None, Image | None]:
     return first, second
 
 
-def write_render(plan: RenderPlan, store: ItemStore, folder: Path, crf: int, ffmpeg: str) -> None:
-    """CLIP.parquet (frames and the sidecar facts of each) and CLIP.mp4."""
+def write_render(plan: RenderPlan, store: ItemStore, folder: Path) -> None:
+    """CLIP.parquet: every frame with its sidecar facts."""
     path = folder / f"{plan.clip}.parquet"
     write_table("render", path, (store.get(item.key) for item in plan.items), plan.metadata)
-    table = Table("render", path)
+
+
+def write_movie(render: Path, crf: int, ffmpeg: str, folder: Path) -> None:
+    """CLIP.mp4 of a render's table, for looking at."""
+    table = Table("render", render)
     images = (table.read_image(row) for row in range(table.num_rows))
-    write_mp4(path.with_suffix(".mp4"), images, Fraction(plan.metadata["fps"]), crf, ffmpeg)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_mp4(folder / f"{render.stem}.mp4", images, Fraction(table.metadata["fps"]), crf, ffmpeg)

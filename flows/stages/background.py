@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from flows.stage import Stage, fresh_folder, note_missing_clips
+from flows.stage import Stage, note_missing_clips
 from tasks.background import make_backgrounds, plan_background, write_backgrounds
 from tasks.items import each
 from tasks.tables import list_tables
@@ -11,12 +11,12 @@ TOOLS = ("numpy", "opencv", "pyarrow")
 
 
 def run(stage: Stage) -> None:
-    wanted = stage.params.backgrounds[stage.item]
+    wanted, params = stage.params.backgrounds[stage.item], stage.params.background
     clips = stage.data(wanted.batch, "clips")
     note_missing_clips(stage, clips)
-    key = partial(stage.key, stage.params.background)
-    plans = [plan_background(path, wanted.key_step, key) for path in list_tables(clips)]
-    stage.do(partial(each, make_backgrounds), [item for plan in plans for item in plan.items])
-    with fresh_folder(stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")) as folder:
-        for plan in plans:
-            write_backgrounds(plan, stage.store, folder)
+    key = partial(stage.key, params)
+    paths = {stage.output(path.stem, [path], params, wanted.key_step): path for path in list_tables(clips)}
+    todo = {output: plan_background(paths[output], wanted.key_step, key) for output in stage.pending(list(paths))}
+    stage.do(partial(each, make_backgrounds), [item for plan in todo.values() for item in plan.items])
+    stage.write([(output, plan.items, partial(write_backgrounds, plan, stage.store)) for output, plan in todo.items()])
+    stage.place(list(paths), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}"))

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from flows.project import STATE
-from flows.stage import Stage, fresh_folder, note_missing_clips
+from flows.stage import Stage, note_missing_clips
 from tasks.pose import MediapipeSettings
-from tasks.pose_passes import estimate_group, group_calls, plan_poses, write_poses
+from tasks.pose_passes import estimate_group, group_calls, hash_folder, plan_poses, write_poses
 from tasks.tables import list_tables
 
 TOOLS = ("mediapipe", "numpy", "opencv", "pyarrow")
@@ -16,23 +16,23 @@ SCRIPTS = ("tasks/workers/mediapipe_worker.py",)
 
 def run(stage: Stage) -> None:
     params, batch = stage.params.pose, stage.params.batches[stage.item]
-    clips = stage.data(stage.item, "clips")
+    clips, openpose = stage.data(stage.item, "clips"), Path(batch.openpose)
     note_missing_clips(stage, clips)
     version = stage.tools["mediapipe"] if params.worker == "mediapipe" else "BODY_25"
+    paths = {}
+    for path in list_tables(clips):
+        given = hash_folder(openpose / path.stem) if params.worker == "openpose" else ""
+        paths[stage.output(path.stem, [path], params, given, sorted(batch.key_steps))] = path
     key = partial(stage.key, params)
-    plans = [
-        plan_poses(path, batch.key_steps, params.worker, Path(batch.openpose), version, key)
-        for path in list_tables(clips)
-    ]
+    todo = {
+        output: plan_poses(paths[output], batch.key_steps, params.worker, openpose, version, key)
+        for output in stage.pending(list(paths))
+    }
     settings = MediapipeSettings(params.upscale, params.model_complexity, params.timeout_s)
     work_dir = STATE / "work" / stage.label
     shutil.rmtree(work_dir, ignore_errors=True)  # what a killed run left
-    stage.do(
-        partial(estimate_group, work_dir=work_dir, settings=settings),
-        [item for plan in plans for item in plan.items],
-        group=group_calls,
-    )
-    with fresh_folder(stage.data(stage.item, "poses")) as folder:
-        for plan in plans:
-            write_poses(plan, stage.store, folder)
+    work = partial(estimate_group, work_dir=work_dir, settings=settings)
+    stage.do(work, [item for plan in todo.values() for item in plan.items], group=group_calls)
     shutil.rmtree(work_dir, ignore_errors=True)
+    stage.write([(output, plan.items, partial(write_poses, plan, stage.store)) for output, plan in todo.items()])
+    stage.place(list(paths), stage.data(stage.item, "poses"))

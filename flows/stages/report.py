@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from flows.stage import Stage, fresh_folder
+from flows.stage import Stage, empty_folder
 from tasks.report import ClipFiles, RenderEntry, write_report
 from tasks.tables import list_tables, read_skipped
 from tasks.video import ffmpeg_path
@@ -19,17 +19,16 @@ def run(stage: Stage) -> None:
     skipped: dict[str, str] = {}
     for batch in stage.params.batches:
         skipped |= read_skipped(stage.data(batch, "clips"))
-    with fresh_folder(Path("report")) as folder:
-        write_report(
-            folder,
-            entries,
-            skipped=skipped,
-            commands=COMMANDS,
-            media_height=params.media_height,
-            sample_frames=params.sample_frames,
-            ffmpeg=ffmpeg_path(stage.params.run.ffmpeg),
-            workers=stage.workers,
-        )
+    write_report(
+        empty_folder(Path("report")),
+        entries,
+        skipped=skipped,
+        commands=COMMANDS,
+        media_height=params.media_height,
+        sample_frames=params.sample_frames,
+        ffmpeg=ffmpeg_path(stage.params.run.ffmpeg),
+        workers=stage.workers,
+    )
 
 
 def read_entry(stage: Stage, name: str) -> RenderEntry:

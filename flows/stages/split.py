@@ -3,7 +3,7 @@
 from functools import partial
 
 from flows.project import ROOT
-from flows.stage import Stage, fresh_folder
+from flows.stage import Output, Stage
 from tasks.catalog import read_catalog
 from tasks.split import note_skipped, plan_clips, split_group, write_clip
 from tasks.video import ffmpeg_path
@@ -13,12 +13,14 @@ TOOLS = ("ffmpeg", "opencv", "pyarrow")
 
 def run(stage: Stage) -> None:
     catalog = read_catalog(ROOT, stage.item)
-    plans = plan_clips(catalog, stage.data(stage.item, "videos"), stage.params.split.max_chunk_frames, stage.key)
-    stage.do(
-        partial(split_group, ffmpeg=ffmpeg_path(stage.params.run.ffmpeg)),
-        [item for plan in plans for item in plan.items],
-    )
-    with fresh_folder(stage.data(stage.item, "clips")) as folder:
-        for plan in plans:
-            write_clip(plan, stage.store, folder)
-        note_skipped(catalog, plans, stage.data(stage.item, "videos"), folder)
+    videos, clips = stage.data(stage.item, "videos"), stage.data(stage.item, "clips")
+    plans = {
+        Output(plan.row.clip, stage.key(None, [item.key for item in plan.items], plan.metadata)): plan
+        for plan in plan_clips(catalog, videos, stage.params.split.max_chunk_frames, stage.key)
+    }
+    todo = {output: plans[output] for output in stage.pending(list(plans))}
+    work = partial(split_group, ffmpeg=ffmpeg_path(stage.params.run.ffmpeg))
+    stage.do(work, [item for plan in todo.values() for item in plan.items])
+    stage.write([(output, plan.items, partial(write_clip, plan, stage.store)) for output, plan in todo.items()])
+    stage.place(list(plans), clips)
+    note_skipped(catalog, list(plans.values()), videos, clips)

@@ -21,12 +21,14 @@ def sandbox(tmp_path) -> Sandbox:
 
 
 def run_stages(sandbox: Sandbox) -> dict[str, tuple[int, int]]:
-    """Stage -> (items kept, items done)."""
+    """Stage -> (clips kept from earlier runs, items done)."""
     counts = {}
     for name, item in STAGES:
         log = sandbox.run("inbetween", "stage", name, item).stderr
-        if match := re.search(r"items, (\d+) kept from earlier runs, (\d+) to do", log):
-            counts[name] = (int(match[1]), int(match[2]))
+        kept = re.search(r"clips, (\d+) kept from earlier runs", log)
+        done = re.search(r"items, \d+ kept from earlier runs, (\d+) to do", log)
+        if kept:
+            counts[name] = (int(kept[1]), int(done[1]) if done else 0)
     return counts
 
 

@@ -115,7 +115,8 @@ def test_one_parameter_runs_just_its_stages(flow_project):
         "background@b-8": "cached",
         "render@b-blend-8": "ran",
     }
-    assert "kept from earlier runs, 0 to do" in done.stderr  # crf shapes the .mp4, no item
+    assert "1 clips, 1 kept from earlier runs" in done.stderr  # crf shapes the .mp4, no frame
+    assert "1 movies, 0 kept from earlier runs" in done.stderr
     state, tasks = read_last_run(flow_project)
     assert state == "Completed"
     assert tasks["split@b"].state == "Cached"
