@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import imageio_ffmpeg
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.incremental import repeat_video
 from tests.sandbox import FOOTAGE, Sandbox, copy_project, set_batches, write_batch
 
 ITEMS = {"download": "batch", "split": "batch", "pose": "batch", "background": "batch-8", "render": "batch-flow-8"}
@@ -76,7 +76,7 @@ def main() -> None:
             set_batches(sandbox, ["batch"])
             write_batch(sandbox, "batch", clips, args.size)
             if clips[0][1] == "long":
-                make_long_video(sandbox.root / "long.mp4")
+                repeat_video(FOOTAGE / "kick_front.mp4", sandbox.root / "long.mp4", 10)
                 path = sandbox.root / "catalog/batch/videos.csv"
                 path.write_text("video,source,licence\nlong,file:long.mp4,BSD-3-Clause\n")
             run_stage(sandbox, "download")
@@ -84,20 +84,6 @@ def main() -> None:
                 run_stage(sandbox, "split")
             cells = [run_stage(sandbox, name) for name in args.stages.split(",")]
         print(f"{title:<28}" + "".join(f"{mb:>16.0f}{seconds:>8.1f}" for mb, seconds in cells), flush=True)
-
-
-def make_long_video(path: Path) -> None:
-    """kick_front ten times over."""
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-loglevel",
-        "error",
-        "-stream_loop",
-        "9",
-        "-i",
-        str(FOOTAGE / "kick_front.mp4"),
-    ]
-    subprocess.run([*command, "-c", "copy", str(path)], check=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The one place that decides where a stage's groups of items run.
 
-Always in this stage's own processes; under a Prefect flow (INBETWEEN_RUN_CONTEXT names its run context) each group is
-also a task of that run, which waits for its process. Plain `dvc repro` imports no Prefect.
+In this stage's own processes (one group alone: in the stage's process itself); under a Prefect flow
+(INBETWEEN_RUN_CONTEXT names its run context) each group is also a task of that run, which waits for its process. Plain
+`dvc repro` imports no Prefect.
 """
 
 import multiprocessing
@@ -42,13 +43,17 @@ def map_groups(
     """
     if not groups:
         return
+    context_file = os.environ.get(RUN_CONTEXT)
+    if len(groups) == 1 and not context_file:
+        on_done(groups[0], function(groups[0]))  # a process of its own would cost more than it brings
+        return
     # forkserver: children start from a process without threads, with the stage's modules already imported.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_modules_of(function))
     workers = min(workers, len(groups))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker_process)
     try:
-        if context_file := os.environ.get(RUN_CONTEXT):
+        if context_file:
             from flows.prefect_tasks import map_as_tasks
 
             context_path = Path(context_file)

@@ -102,9 +102,17 @@ class Stage:
                 on_done=on_done,
             )
 
-    def output(self, name: str, files: Sequence[Path], section: BaseModel | None = None, *parts: object) -> Output:
-        """A clip's output, keyed by the bytes of the files that it is made from, and what else it depends on."""
-        return Output(name, self.key(section, "output", name, [hash_file(path) for path in files], *parts))
+    def outputs(self, files: Mapping[str, Sequence[Path]], section: BaseModel | None, *parts: object) -> list[Output]:
+        """A clip's output each, keyed by the bytes of the files that it is made from, and what else it depends on.
+
+        Args: files: clip -> what its output is made from.
+        """
+        with ThreadPoolExecutor(self.workers) as threads:  # hashing works outside Python's lock
+            hashes = threads.map(lambda paths: [hash_file(path) for path in paths], files.values())
+            return [
+                Output(name, self.key(section, "output", name, hashed, *parts))
+                for name, hashed in zip(files, hashes, strict=True)
+            ]
 
     def pending(self, outputs: Sequence[Output], what: str = "clips") -> list[Output]:
         """Those outputs that no earlier run has finished; says how many there are."""

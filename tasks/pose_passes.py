@@ -4,7 +4,6 @@ Rendering and training may read observed passes only, evaluation reads the truth
 pictures that the other has not seen.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -66,7 +65,7 @@ def plan_poses(
     table = Table("clip", path)
     clip = table.metadata["clip"]
     folder = openpose / clip if worker == "openpose" else None
-    given = hash_folder(folder) if folder else ""
+    given = [(each.name, hash_file(each)) for each in list_openpose(folder)] if folder else []
     passes = [(f"observed-{step}", range(0, table.num_rows, step)) for step in sorted(key_steps)]
     items = [
         item
@@ -92,12 +91,9 @@ def plan_pass(
     return items
 
 
-def hash_folder(folder: Path) -> str:
-    """sha256 of the names and bytes of a folder's OpenPose JSON files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*_keypoints.json")):
-        digest.update(f"{path.name} {hash_file(path)}\n".encode())
-    return digest.hexdigest()
+def list_openpose(folder: Path) -> list[Path]:
+    """A clip's OpenPose JSON files, in the order of their names."""
+    return sorted(folder.glob("*_keypoints.json"))
 
 
 def group_calls(items: Sequence[Item], num_workers: int) -> list[list[Item]]:

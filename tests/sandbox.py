@@ -35,6 +35,7 @@ class Sandbox:
             "PREFECT_HOME": str(self.root / ".inbetween" / "prefect"),
             "HOME": env["HOME"],
         }
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # without compiled modules every process compiles what it imports
         return env | self.env
 
     def run(self, *command: str, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,9 @@ def run(stage: Stage) -> None:
     clips = stage.data(wanted.batch, "clips")
     note_missing_clips(stage, clips)
     key = partial(stage.key, params)
-    paths = {stage.output(path.stem, [path], params, wanted.key_step): path for path in list_tables(clips)}
-    todo = {output: plan_background(paths[output], wanted.key_step, key) for output in stage.pending(list(paths))}
+    paths = {path.stem: path for path in list_tables(clips)}
+    outputs = stage.outputs({clip: [path] for clip, path in paths.items()}, params, wanted.key_step)
+    todo = {output: plan_background(paths[output.name], wanted.key_step, key) for output in stage.pending(outputs)}
     stage.do(partial(each, make_backgrounds), [item for plan in todo.values() for item in plan.items])
     stage.write([(output, plan.items, partial(write_backgrounds, plan, stage.store)) for output, plan in todo.items()])
-    stage.place(list(paths), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}"))
+    stage.place(outputs, stage.data(wanted.batch, f"backgrounds-{wanted.key_step}"))

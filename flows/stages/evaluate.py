@@ -31,13 +31,14 @@ SCRIPTS = ("tasks/workers/mediapipe_worker.py",)
 def run(stage: Stage) -> None:
     wanted, params = stage.params.renders[stage.item], stage.params.evaluate
     note_missing_clips(stage, stage.data(wanted.batch, "clips"))
-    clips = {}
-    for path in list_tables(stage.data("renders", stage.item)):
-        files = ClipFiles(
+    clips = {
+        path.stem: ClipFiles(
             path, stage.data(wanted.batch, "clips", path.name), stage.data(wanted.batch, "poses", path.name)
         )
-        clips[stage.output(path.stem, files, params, stage.params.pose.model_dump())] = files
-    todo = {output: clips[output] for output in stage.pending(list(clips))}
+        for path in list_tables(stage.data("renders", stage.item))
+    }
+    outputs = stage.outputs(clips, params, stage.params.pose.model_dump())
+    todo = {output: clips[output.name] for output in stage.pending(outputs)}
     found = find_poses(stage, todo)
     key = partial(stage.key, params)
     plans = {
@@ -52,7 +53,7 @@ def run(stage: Stage) -> None:
         ]
     )
     folder = stage.data("evaluations", stage.item)
-    stage.place(list(clips), folder)
+    stage.place(outputs, folder)
     facts = RenderFacts(stage.item, wanted.batch, wanted.key_step, wanted.motion, wanted.method)
     tables = {path.stem: read_evaluation(path) for path in list_tables(folder)}
     keys = {path.stem: read_key_check(path) for path in list_tables(folder)}

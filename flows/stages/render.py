@@ -17,19 +17,16 @@ def run(stage: Stage) -> None:
     note_missing_clips(stage, clips)
     settings = RenderSettings(wanted.key_step, wanted.motion, wanted.method)
     poses, backgrounds = stage.data(wanted.batch, "poses"), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")
-    paths = {}
-    for path in list_tables(clips):
-        if read_facts("clip", path)["split"] == wanted.split:
-            files = [path, *settings.inputs(poses / path.name, backgrounds / path.name)]
-            paths[stage.output(path.stem, files, None, settings.__dict__)] = path
+    paths = {path.stem: path for path in list_tables(clips) if read_facts("clip", path)["split"] == wanted.split}
+    files = {clip: [path, *settings.inputs(poses / path.name, backgrounds / path.name)] for clip, path in paths.items()}
+    outputs = stage.outputs(files, None, settings.__dict__)
     todo = {
-        output: plan_render(paths[output], poses, backgrounds, settings, partial(stage.key, None))
-        for output in stage.pending(list(paths))
+        output: plan_render(paths[output.name], poses, backgrounds, settings, partial(stage.key, None))
+        for output in stage.pending(outputs)
     }
     stage.do(partial(each, render_chunk), [item for plan in todo.values() for item in plan.items])
     stage.write([(output, plan.items, partial(write_render, plan, stage.store)) for output, plan in todo.items()])
-    movies = encode_movies(stage, list(paths))
-    stage.place([*paths, *movies], stage.data("renders", stage.item))
+    stage.place([*outputs, *encode_movies(stage, outputs)], stage.data("renders", stage.item))
 
 
 def encode_movies(stage: Stage, tables: list[Output]) -> list[Output]:
