@@ -69,9 +69,12 @@ class Stage:
         return Path("data", *parts)
 
     def key(self, section: BaseModel | None, *parts: object) -> str:
-        """An item's key: this stage's code and tools, the parameters it reads, and the caller's parts (its inputs)."""
+        """An item's key: this stage's code and tools, the parameters it reads, and the caller's parts (its inputs).
+
+        With the stage's own label: items are dropped by the stage that made them, so no other may share them.
+        """
         params = section.model_dump() if section else None
-        return item_key(self.name, self.code, self.tools, params, *parts)
+        return item_key(self.label, self.code, self.tools, params, *parts)
 
     def do(
         self, work: Work, items: Sequence[Item], group: Callable[[Sequence[Item], int], list[list[Item]]] = group_items
@@ -127,19 +130,20 @@ class Stage:
         """
 
         def write_one(write: tuple[Output, Sequence[Item], Callable[[Path], None]]) -> None:
-            output, items, write_files = write
+            output, _, write_files = write
             self.store.put_output(output.key, write_files)
-            self.store.drop(item.key for item in items)
 
         with ThreadPoolExecutor(self.workers) as threads:  # zstd and ffmpeg work outside Python's lock
             for _ in threads.map(write_one, writes):
                 pass
+        # Only now: two clips of the same frames have the same items.
+        self.store.drop(item.key for _, items, _ in writes for item in items)
 
     def place(self, outputs: Sequence[Output], folder: Path) -> None:
         """The output folder: every output's files, and nothing of an earlier run."""
         empty_folder(folder)
         for output in outputs:
-            self.store.copy_output(output.key, folder)
+            self.store.link_output(output.key, folder)
 
 
 def run_stage(name: str, item: str = "") -> None:

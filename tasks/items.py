@@ -107,13 +107,21 @@ class ItemStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{key}.") as temporary:
             write(Path(temporary, key))
+            for path in Path(temporary, key).iterdir():
+                path.chmod(0o444)  # what is changed in place must not be taken for what was computed
             shutil.rmtree(folder, ignore_errors=True)
             Path(temporary, key).rename(folder)
 
-    def copy_output(self, key: str, folder: Path) -> None:
-        """Copy an output's files into a folder. Not links: what happens to a copy must not reach the store."""
+    def link_output(self, key: str, folder: Path) -> None:
+        """Have an output's files in a folder: read-only links where the disk can, copies elsewhere.
+
+        DVC takes the links into its cache and lays copies in their place, so the store needs no room of its own.
+        """
         for path in sorted(self.output(key).iterdir()):
-            shutil.copyfile(path, folder / path.name)
+            try:
+                (folder / path.name).hardlink_to(path)
+            except OSError:
+                shutil.copyfile(path, folder / path.name)
 
 
 def do_group(work: Work, items: Sequence[Item], store: ItemStore) -> GroupRecord:

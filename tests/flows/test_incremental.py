@@ -98,3 +98,12 @@ def test_a_clip_past_the_end_of_its_video_is_one_line_before_any_decode(sandbox)
         "inbetween stage split: clip d: frame 120 is past the last one of kick_back, which is 99; shorten the clip"
     )
     assert not (sandbox.root / "data/batch/clips").exists()
+
+
+@needs_footage
+def test_two_clips_of_the_same_frames_are_two_clips(sandbox):
+    write_batch(sandbox, "batch", [("a", "kick_front", 0, 16), ("twin", "kick_front", 0, 16)])
+    run_stages(sandbox)
+    assert {p.name for p in (sandbox.root / "data/renders/batch-flow-8").iterdir()} == {
+        "a.mp4", "a.parquet", "twin.mp4", "twin.parquet",
+    }  # fmt: skip

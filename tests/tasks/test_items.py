@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -60,3 +61,34 @@ def test_groups_keep_named_company_and_stay_few():
     assert sorted(int(i.name) for g in groups for i in g) == list(range(3000))
     assert group_items([], 2) == []
     assert [len(g) for g in group_items(items[1:3], 2)] == [1, 1]
+
+
+def write_pair(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    (folder / "b.txt").write_text("two")
+
+
+def test_an_output_is_kept_whole_and_linked_read_only(tmp_path):
+    store = ItemStore(tmp_path / "store")
+    assert not store.has_output("key")
+    store.put_output("key", write_pair)
+    assert store.has_output("key")
+    assert not ItemStore(tmp_path / "store", is_fresh=True).has_output("key")
+    (tmp_path / "out").mkdir()
+    store.link_output("key", tmp_path / "out")
+    assert (tmp_path / "out/b.txt").read_text() == "two"
+    assert (tmp_path / "out/a.txt").stat().st_mode & 0o222 == 0
+    store.put_output("key", write_pair)  # a rebuild from nothing replaces it
+
+
+def test_an_output_that_fails_half_way_leaves_nothing(tmp_path):
+    def write(folder: Path) -> None:
+        write_pair(folder)
+        raise OSError("disk full")
+
+    store = ItemStore(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        store.put_output("key", write)
+    assert not store.has_output("key")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
