@@ -11,6 +11,8 @@ from flows.project import ROOT
 from tasks.errors import ToolError
 
 _PACKAGES = {
+    "jinja2": "jinja2",
+    "matplotlib": "matplotlib",
     "numpy": "numpy",
     "opencv": "opencv-python",
     "pyarrow": "pyarrow",

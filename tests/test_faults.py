@@ -211,7 +211,6 @@ def pose_project(tmp_path_factory):
     return sandbox, hash_outputs(sandbox)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("victim", "command"), [("stage", PLAIN), ("dvc", PLAIN), ("flow", FLOW)])
 def test_kill_in_the_middle_of_pose(pose_project, victim, command):
     kill_in_the_middle(*pose_project, command, victim, stage="pose")

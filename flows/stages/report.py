@@ -8,7 +8,7 @@ from tasks.report import ClipFiles, RenderEntry, write_report
 from tasks.tables import list_tables, read_skipped
 from tasks.video import ffmpeg_path
 
-TOOLS = ("ffmpeg", "opencv", "pyarrow")
+TOOLS = ("ffmpeg", "jinja2", "matplotlib", "opencv", "pyarrow")
 SCRIPTS = ("tasks/report.html.j2",)
 COMMANDS = ("make demo", "dvc metrics show", "dvc plots show")
 
