@@ -115,7 +115,7 @@ class ItemStore:
     def link_output(self, key: str, folder: Path) -> None:
         """Have an output's files in a folder: read-only links where the disk can, copies elsewhere.
 
-        DVC takes the links into its cache and lays copies in their place, so the store needs no room of its own.
+        DVC, when it takes the folder into its cache, lays copies in their place.
         """
         for path in sorted(self.output(key).iterdir()):
             try:
