@@ -1,4 +1,3 @@
-import time
 import tracemalloc
 
 import numpy as np
@@ -159,23 +158,3 @@ def test_a_motion_that_does_not_fit_is_refused(small, change, message):
     given = {"poses_TP": np.zeros((4, 156)), "trans_TD": np.zeros((4, 3)), "betas_B": np.zeros(10)} | change
     with pytest.raises(ValueError, match=message):
         compute_joints(load_body(small), **given)
-
-
-@pytest.mark.slow
-def test_without_the_mesh_is_at_least_50_times_as_fast(large):
-    poses, trans, betas = motion(256)
-    body = load_body(large / "model.npz")
-    compute_joints(body, poses, trans, betas)
-    start = time.perf_counter()
-    for _ in range(10):
-        compute_joints(body, poses, trans, betas)
-    ours_s = (time.perf_counter() - start) / 10
-    model = BodyModel(str(large / "model.npz"), model_type="smplh", num_betas=16, batch_size=1)
-    start = time.perf_counter()
-    with torch.inference_mode():
-        lbs(
-            torch.as_tensor(np.tile(betas, (256, 1)), dtype=torch.float32),
-            torch.as_tensor(poses, dtype=torch.float32), model.v_template, model.shapedirs, model.posedirs,
-            model.J_regressor, model.kintree_table[0].long(), model.weights,
-        )  # fmt: skip
-    assert time.perf_counter() - start > 50 * ours_s
