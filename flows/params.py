@@ -14,6 +14,8 @@ from ruamel.yaml.error import YAMLError
 from tasks.errors import ParamsError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+FaultyKeys = Annotated[tuple[int, int, int], Field(strict=False)]
+Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
 KeyStep = Annotated[int, Field(ge=2, le=64)]
 
 
@@ -64,6 +66,105 @@ class ReportParams(Section):
     sample_frames: int = Field(ge=1, le=10)
 
 
+class JointsParams(Section):
+    body_models: str
+    soft_tissue: bool
+    gender: Literal["own", "male", "female", "neutral"]
+    trim_share: float = Field(ge=0, lt=0.5)
+    min_frames: int = Field(ge=2)
+    max_reject_share: float = Field(ge=0, le=1)
+
+
+class ViewsParams(Section):
+    seed: int = Field(ge=0)
+    views_per_sequence: int = Field(ge=1, le=1000)
+    evaluation_views: str
+    shard_mb: int = Field(ge=1, le=1024)
+
+
+class SamplesParams(Section):
+    rates: list[int] = Field(min_length=1)
+    rate_shares: list[float] = Field(min_length=1)
+    min_frames: int = Field(ge=2)
+    max_frames: int = Field(ge=2)
+    num_key_tokens: int = Field(ge=1)
+    clean_share: float = Field(ge=0, le=1)
+    taught_share: float = Field(ge=0, le=1)
+    speed_range: Pair
+    size_range: Pair
+    max_faulty_keys: int = Field(ge=1)
+
+
+class PaperSamplesParams(Section):
+    rate: int = Field(ge=2, le=64)
+    num_frames: int = Field(ge=9)
+    batch_size: int = Field(ge=1)
+    noise_keys: FaultyKeys
+
+
+class OptimiserParams(Section):
+    kind: Literal["adamw", "amsgrad"]
+    learning_rate: float = Field(gt=0)
+    betas: Pair
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    cosine_share: float = Field(ge=0, le=1)
+    halve_every: int | None = Field(ge=1)
+    ema: float = Field(ge=0, lt=1)
+
+
+class TangentParams(Section):
+    width: int = Field(ge=8)
+    num_heads: int = Field(ge=1)
+    num_detector_blocks: int = Field(ge=1)
+    num_tangent_blocks: int = Field(ge=1)
+    reach: int = Field(ge=1)
+
+
+class TransformerParams(Section):
+    width: int = Field(ge=8)
+    num_heads: int = Field(ge=1)
+    feedforward: int = Field(ge=1)
+    num_encoder_layers: int = Field(ge=1)
+    num_decoder_layers: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    encoder_mask: Literal["exclude", "plus-one"]
+
+
+class TrainMotionParams(Section):
+    network: Literal["tangents", "transformer"]
+    start: str
+    seed: int = Field(ge=0)
+    num_steps: int = Field(ge=0)
+    threads: int = Field(ge=1, le=256)
+    processes: int = Field(ge=1, le=64)
+    pool_mb: int = Field(ge=1)
+    save_every: int = Field(ge=1)
+    log_every: int = Field(ge=1)
+    optimiser: OptimiserParams
+    samples: SamplesParams
+    paper_samples: PaperSamplesParams
+    tangents: TangentParams
+    transformer: TransformerParams
+
+
+class EvaluateMotionParams(Section):
+    key_steps: list[KeyStep] = Field(min_length=1)
+    max_frames: int = Field(ge=9)
+    seed: int = Field(ge=0)
+    noise_keys: FaultyKeys
+
+
+class MocapParams(Section):
+    kind: Literal["amass", "positions"]
+    folder: str
+    split: Literal["train", "test"]
+    licence: str = Field(min_length=1)
+    only: list[str]
+    without: list[str]
+
+
 class BatchParams(Section):
     key_steps: list[KeyStep] = Field(min_length=1)
     openpose: str
@@ -78,7 +179,8 @@ class RenderSet(Section):
     batch: Name
     split: Literal["train", "test"]
     key_step: KeyStep
-    motion: Literal["linear", "cubic", "robust"]
+    motion: Literal["linear", "cubic", "robust", "learned"]
+    motion_model: str
     method: Literal["blend", "flow", "warp"]
 
 
@@ -93,6 +195,11 @@ class Params(Section):
     render: RenderParams
     evaluate: EvaluateParams
     report: ReportParams
+    joints: JointsParams
+    views: ViewsParams
+    train_motion: TrainMotionParams
+    evaluate_motion: EvaluateMotionParams
+    mocap: dict[Name, MocapParams]
     batches: dict[Name, BatchParams] = Field(min_length=1)
     backgrounds: dict[Name, BackgroundSet]
     renders: dict[Name, RenderSet]

@@ -18,6 +18,8 @@ _PACKAGES = {
     "pyarrow": "pyarrow",
     "scikit-image": "scikit-image",
     "scipy": "scipy",
+    "smplx": "smplx",
+    "torch": "torch",
 }
 
 
@@ -41,7 +43,7 @@ def installed_version(tool: str, ffmpeg: Literal["pinned", "system"]) -> str:
     if tool not in _PACKAGES:
         raise ToolError(f"tools.yaml: {tool} is not known; the tools are ffmpeg, mediapipe, {', '.join(_PACKAGES)}")
     try:
-        return version(_PACKAGES[tool])
+        return version(_PACKAGES[tool]).partition("+")[0]  # "+cpu" names a build, not another version
     except PackageNotFoundError as error:
         raise ToolError(f"{_PACKAGES[tool]} is not installed; run `make env`") from error
 

@@ -66,12 +66,34 @@ EVALUATION_SCHEMA = pa.schema(
         ("mask", pa.binary()),
     ]
 )
+_SEQUENCE = [
+    ("subset", pa.string()),
+    ("subject", pa.string()),
+    ("sequence", pa.string()),
+    ("licence", pa.string()),
+    ("source_sha256", pa.string()),
+    ("fps", pa.float64()),
+    ("num_frames", pa.int32()),
+]
+JOINTS_SCHEMA = pa.schema([*_SEQUENCE, ("joints", pa.list_(pa.float32()))])
+VIEWS_SCHEMA = pa.schema(
+    [
+        *_SEQUENCE,
+        ("view", pa.int32()),
+        ("angles_rad", pa.list_(pa.float64(), 3)),
+        ("focal", pa.float64()),
+        ("depth", pa.float64()),
+        ("points", pa.list_(pa.float32())),
+    ]
+)
 SCHEMAS = {
     "clip": CLIP_SCHEMA,
     "pose": POSE_SCHEMA,
     "background": BACKGROUND_SCHEMA,
     "render": RENDER_SCHEMA,
     "evaluation": EVALUATION_SCHEMA,
+    "joints": JOINTS_SCHEMA,
+    "views": VIEWS_SCHEMA,
 }
 
 
@@ -118,7 +140,7 @@ def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Map
             compression="zstd",
             compression_level=1,
             use_dictionary=False,
-            write_statistics=["frame"],
+            write_statistics=[name for name in ("frame",) if name in schema.names],
             store_schema=True,
             data_page_size=2**20,
         ) as writer:
