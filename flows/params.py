@@ -92,6 +92,7 @@ class SamplesParams(Section):
     taught_share: float = Field(ge=0, le=1)
     speed_range: Pair
     size_range: Pair
+    roll_rad: float = Field(ge=0, le=3.2)
     max_faulty_keys: int = Field(ge=1)
 
 

@@ -20,7 +20,14 @@ class MotionLoss(NamedTuple):
 
 
 def motion_loss(
-    pred_BCT: Tensor, reco_BCT: Tensor, truth_BCT: Tensor, source_mask_BT: Tensor, pad_mask_BT: Tensor | None
+    pred_BCT: Tensor,
+    reco_BCT: Tensor,
+    truth_BCT: Tensor,
+    source_mask_BT: Tensor,
+    pad_mask_BT: Tensor | None,
+    *,
+    reco_weight: float = 1.0,
+    pred_weight: float = 1.0,
 ) -> MotionLoss:
     """Mean absolute difference from the truth, keys and in-betweens apart, padding left out.
 
@@ -28,13 +35,14 @@ def motion_loss(
         pred_BCT, reco_BCT, truth_BCT: (B, 38, T) network rows; of reco only key columns count.
         source_mask_BT: (B, T) bool, True = hidden: not a key, or padding.
         pad_mask_BT: (B, T) bool, True = padding; None = no padding.
+        reco_weight, pred_weight: factors of the means, for processes that hold unequal parts of a batch.
 
     Returns: MotionLoss; a part without a column to count is 0.
     Source: paper, section 3.1. Differs from the 2021 code, whose means divide by a count that may be 0.
     """
     is_between_BT = source_mask_BT if pad_mask_BT is None else source_mask_BT & ~pad_mask_BT
-    reco = _mean_where(reco_BCT, truth_BCT, ~source_mask_BT)
-    pred = _mean_where(pred_BCT, truth_BCT, is_between_BT)
+    reco = reco_weight * _mean_where(reco_BCT, truth_BCT, ~source_mask_BT)
+    pred = pred_weight * _mean_where(pred_BCT, truth_BCT, is_between_BT)
     return MotionLoss(TOTAL_WEIGHT * (RECO_WEIGHT * reco + pred), reco, pred)
 
 

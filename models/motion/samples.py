@@ -1,7 +1,7 @@
-"""Training samples of the motion networks: crops of 3D motion, seen by random cameras, with faults of a detector.
+"""Training samples of the learned tangents: crops of 2D motion with the faults of a detector.
 
-A batch depends on (seed, step) alone: not on what was drawn before it, nor on how many processes draw.
-Axes: B batch, K key frames, T frames, J joints (19), D = 3 (x, y, z) m, 2 = (x, y) projected units.
+A batch depends on (seed, step) alone: not on what was drawn before it, nor on how many processes draw it.
+Axes: B batch, K key frames, T frames, J joints (19), 2 = (x, y) projected units.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from models.motion.views import FOCAL, JITTER, project_points
 from models.skeleton import LEG_JOINTS, MIRRORED, NUM_JOINTS, FloatArray, Joint
 
 Float32Array = npt.NDArray[np.float32]
@@ -36,26 +32,28 @@ MIN_OFFSET = 0.01  # a point moved by less is not called bad: detectors are no b
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """What a batch is drawn from. The recipe's values stand behind each field."""
+    """What a batch is drawn from."""
 
-    rates: tuple[int, ...]  # 8, 16: frames from key to key
-    rate_shares: tuple[float, ...]  # 0.4, 0.6
-    min_frames: int  # 65
-    max_frames: int  # 321
-    num_key_tokens: int  # 768: clips x keys of a batch
-    clean_share: float  # 0.5: clips without any fault
-    taught_share: float  # 0.25: clips whose true labels take the detector's place
-    speed_range: tuple[float, float]  # 0.75, 1.35
-    size_jitter: float  # 0.12: of the person's size, both ways
-    tilt_pi: float  # 0.2: of the camera, times pi, both ways
-    depth_range_m: tuple[float, float]  # 3.2, 6
-    max_faulty_keys: int  # 6: each fault hits 1 to this many keys of a clip, and at most a third of them
+    rates: tuple[int, ...]  # frames from key to key
+    rate_shares: tuple[float, ...]
+    min_frames: int
+    max_frames: int
+    num_key_tokens: int  # clips x keys of a batch
+    clean_share: float  # clips without any fault
+    taught_share: float  # clips whose true labels take the detector's place
+    speed_range: tuple[float, float]
+    size_range: tuple[float, float]  # of the person in the picture
+    roll_rad: float  # of the camera, both ways
+    max_faulty_keys: int  # each fault hits 1 to this many keys of a clip, and leaves one of them alone
 
     def __post_init__(self) -> None:
         if len(self.rates) != len(self.rate_shares) or not np.isclose(sum(self.rate_shares), 1):
             raise ValueError(f"rate_shares {self.rate_shares}: one a rate of {self.rates}, with the sum 1, are needed")
         if self.max_frames < max(self.rates) + 1 or self.min_frames > self.max_frames:
             raise ValueError(f"min_frames {self.min_frames}, max_frames {self.max_frames}: no clip fits {self.rates}")
+        for name, (low, high) in (("speed_range", self.speed_range), ("size_range", self.size_range)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} ({low}, {high}): must be above 0 and in order")
 
 
 class Batch(NamedTuple, Generic[Array]):
@@ -64,6 +62,7 @@ class Batch(NamedTuple, Generic[Array]):
     points_BKJ2: the keys as a detector gives them.  is_seen_BKJ: False = dropped, the point is (0, 0).
     truth_BTJ2: all frames.  is_bad_BKJ: moved or dropped.  is_swapped_BK: the legs are exchanged (is_bad is in the
     order of points, after the exchange).  is_taught_B: true labels take the detector's place.  rate: frames a key step.
+    share: of the whole batch that these clips are, 1 where one process has them all.
     """
 
     points_BKJ2: Array
@@ -73,33 +72,20 @@ class Batch(NamedTuple, Generic[Array]):
     is_swapped_BK: Array
     is_taught_B: Array
     rate: int
-
-
-def to_tensors(batch: Batch[npt.NDArray[np.generic]], device: torch.device | str = "cpu") -> Batch[Tensor]:
-    def move(array: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    return Batch(
-        points_BKJ2=move(batch.points_BKJ2),
-        is_seen_BKJ=move(batch.is_seen_BKJ),
-        truth_BTJ2=move(batch.truth_BTJ2),
-        is_bad_BKJ=move(batch.is_bad_BKJ),
-        is_swapped_BK=move(batch.is_swapped_BK),
-        is_taught_B=move(batch.is_taught_B),
-        rate=batch.rate,
-    )
+    share: float = 1.0
 
 
 def draw_batch(
-    sequences: Sequence[Float32Array], config: SampleConfig, seed: int, step: int
+    sequences: Sequence[Float32Array], config: SampleConfig, seed: int, step: int, rank: int = 0, num_ranks: int = 1
 ) -> Batch[npt.NDArray[np.generic]]:
-    """The batch of one training step.
+    """One process's clips of the batch of one training step; those of all ranks together are the batch.
 
     Args:
-        sequences: each (T, 19, 3) m, z up, 60 fps.
-        seed, step: alone decide what is drawn. Processes that share a step give each its own seed.
+        sequences: each (T, 19, 2), projected units, 60 fps.
+        seed, step: alone decide what is drawn.
+        rank, num_ranks: which clips are wanted: number rank, rank + num_ranks, ...
 
-    Raises: ValueError if no sequence is long enough for a clip of any rate.
+    Raises: ValueError if no sequence is long enough for a clip of any rate, or there are more ranks than clips.
     """
     generator = np.random.default_rng([seed, step])
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -109,58 +95,60 @@ def draw_batch(
     if most < 1:
         raise ValueError(f"the longest sequence has {lengths.max(initial=0)} frames: no clip of rate {rate} fits")
     num_steps = int(generator.integers(min(-(-(config.min_frames - 1) // rate), most), most + 1))
-    num_keys = num_steps + 1
-    num_clips = max(1, config.num_key_tokens // num_keys)
-    share = lengths * (lengths - 1 >= num_steps * rate * config.speed_range[0])
-    chosen = generator.choice(len(sequences), num_clips, p=share / share.sum())
-    truth_BTJ2 = np.stack([draw_clip(sequences[i], num_steps * rate + 1, config, generator) for i in chosen])
+    num_clips = max(1, config.num_key_tokens // (num_steps + 1))
+    weights = lengths * (lengths - 1 >= num_steps * rate * config.speed_range[0])
+    chosen = generator.choice(len(sequences), num_clips, p=weights / weights.sum())
+    own = range(rank, num_clips, num_ranks)
+    if not own:
+        raise ValueError(f"{num_ranks} processes share a batch of {num_clips} clips; use fewer, or more key tokens")
+    # Each clip by a generator of its own: what a process draws does not depend on how many there are.
+    generators = [np.random.default_rng([seed, step, 1 + clip]) for clip in own]
+    truth_BTJ2 = np.stack(
+        [
+            draw_clip(sequences[chosen[clip]], num_steps * rate + 1, config, each)
+            for clip, each in zip(own, generators, strict=True)
+        ]
+    )
     points_BKJ2 = truth_BTJ2[:, ::rate].copy()
     is_bad_BKJ = np.zeros(points_BKJ2.shape[:3], bool)
     is_seen_BKJ = np.ones_like(is_bad_BKJ)
     is_swapped_BK = np.zeros(points_BKJ2.shape[:2], bool)
-    for clip in np.flatnonzero(generator.random(num_clips) >= config.clean_share):
-        faults = add_faults(points_BKJ2[clip], generator, config.max_faulty_keys)
-        points_BKJ2[clip], is_seen_BKJ[clip], is_bad_BKJ[clip], is_swapped_BK[clip] = faults
-    is_taught_B = generator.random(num_clips) < config.taught_share
-    return Batch(points_BKJ2, is_seen_BKJ, truth_BTJ2, is_bad_BKJ, is_swapped_BK, is_taught_B, rate)
+    is_taught_B = np.array([each.random() < config.taught_share for each in generators])
+    for clip, each in enumerate(generators):
+        if each.random() >= config.clean_share:
+            faults = add_faults(points_BKJ2[clip], each, config.max_faulty_keys)
+            points_BKJ2[clip], is_seen_BKJ[clip], is_bad_BKJ[clip], is_swapped_BK[clip] = faults
+    share = len(own) / num_clips
+    return Batch(points_BKJ2, is_seen_BKJ, truth_BTJ2, is_bad_BKJ, is_swapped_BK, is_taught_B, rate, share)
 
 
 def draw_clip(
-    sequence_m_TJD: Float32Array, num_frames: int, config: SampleConfig, generator: np.random.Generator
+    sequence_TJ2: Float32Array, num_frames: int, config: SampleConfig, generator: np.random.Generator
 ) -> Float32Array:
-    """A random stretch of a sequence at a random speed, from a random side: (num_frames, 19, 2) projected units."""
+    """A random stretch of a sequence: faster or slower, backwards, mirrored, larger or smaller, the camera rolled.
+
+    Returns: (num_frames, 19, 2) projected units. Slowed down as far as it must be to fill num_frames.
+    """
     low, high = config.speed_range
-    speed = min(generator.uniform(low, high), (len(sequence_m_TJD) - 1) / max(num_frames - 1, 1))
-    room = max(0.0, len(sequence_m_TJD) - 1 - speed * (num_frames - 1))
+    speed = min(generator.uniform(low, high), (len(sequence_TJ2) - 1) / max(num_frames - 1, 1))
+    room = max(0.0, len(sequence_TJ2) - 1 - speed * (num_frames - 1))
     times_T = generator.uniform(0, room) + speed * np.arange(num_frames)
-    start_T = np.minimum(times_T.astype(int), len(sequence_m_TJD) - 2)
+    start_T = np.minimum(times_T.astype(int), len(sequence_TJ2) - 2)
     share_T11 = (times_T - start_T)[:, None, None].astype(np.float32)
-    clip_TJD = sequence_m_TJD[start_T]
-    clip_TJD += (sequence_m_TJD[start_T + 1] - clip_TJD) * share_T11
+    clip_TJ2 = sequence_TJ2[start_T]
+    clip_TJ2 += (sequence_TJ2[start_T + 1] - clip_TJ2) * share_T11
     if generator.random() < 0.5:
-        clip_TJD = clip_TJD[::-1]
-    if generator.random() < 0.5:
-        clip_TJD = clip_TJD[:, list(MIRRORED)] * np.array([-1, 1, 1], np.float32)
-    clip_TJD = clip_TJD - clip_TJD[:, Joint.MID_HIP].mean(axis=0)
-    turn = generator.uniform(-np.pi, np.pi)
-    tilt = generator.uniform(-config.tilt_pi, config.tilt_pi) * np.pi
-    size = 1 + generator.uniform(-config.size_jitter, config.size_jitter)
-    rotation_33 = size * _about_x(tilt) @ _about_z(turn)
-    depth = generator.uniform(*config.depth_range_m)
-    focal = FOCAL + generator.uniform(-JITTER, JITTER)
-    # As one matrix: over the frames, product by product, it takes three times as long.
-    turned_TJD = (clip_TJD.reshape(-1, 3) @ rotation_33.T.astype(np.float32)).reshape(clip_TJD.shape)
-    return project_points(turned_TJD, float(focal), float(depth)).astype(np.float32, copy=False)
-
-
-def _about_x(angle_rad: float) -> npt.NDArray[np.float64]:
-    c, s = np.cos(angle_rad), np.sin(angle_rad)
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-def _about_z(angle_rad: float) -> npt.NDArray[np.float64]:
-    c, s = np.cos(angle_rad), np.sin(angle_rad)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        clip_TJ2 = clip_TJ2[::-1]
+    side = 1.0
+    if generator.random() < 0.5:  # the mirror image, in which left is right
+        clip_TJ2 = clip_TJ2[:, list(MIRRORED)]
+        side = -1.0
+    size = float(np.exp(generator.uniform(*np.log(config.size_range))))
+    roll = generator.uniform(-config.roll_rad, config.roll_rad)
+    c, s = size * np.cos(roll), size * np.sin(roll)
+    turn_22 = np.array([[side * c, side * s], [-s, c]], np.float32)
+    turned_TJ2: Float32Array = (clip_TJ2.reshape(-1, 2) @ turn_22).reshape(clip_TJ2.shape)
+    return turned_TJ2
 
 
 class Faults(NamedTuple):
@@ -179,7 +167,7 @@ def add_faults(points_KJ2: FloatArray, generator: np.random.Generator, max_fault
     learns both, and a real detector keeps to neither. Signs are symmetric: the mirror image is as likely.
     """
     num_keys = len(points_KJ2)
-    most = max(1, min(max_faulty_keys, num_keys // 3))
+    most = max(1, min(max_faulty_keys, num_keys - 1))
     points_KJ2 = points_KJ2.astype(np.float32)
     truth_KJ2 = points_KJ2.copy()
     # As often all offsets of the clip point one way, along each axis, as each its own; some clips are only a bit off.

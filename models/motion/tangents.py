@@ -345,7 +345,10 @@ class Labels(NamedTuple):
 
 
 class TangentLoss(NamedTuple):
-    """Scalars. total: what is minimised.  frames: mean absolute error, projected units.  detector: BCE."""
+    """Scalars. total: what is minimised.  frames: mean absolute error, projected units.  detector: BCE.
+
+    Each is a mean over the batch's clips; with num_ranks processes, the mean of theirs is the batch's.
+    """
 
     total: Tensor
     frames: Tensor
@@ -356,7 +359,7 @@ STEP_WEIGHT = 0.5  # of the differences from frame to frame: smooth motion
 DETECTOR_WEIGHT = 0.3
 
 
-def tangent_loss(network: TangentNetwork, batch: Batch[Tensor]) -> TangentLoss:
+def tangent_loss(network: TangentNetwork, batch: Batch[Tensor], num_ranks: int = 1) -> TangentLoss:
     """L1 of all frames and of their differences, heavier at small rates, and what the detector gets wrong."""
     labels = Labels(batch.is_taught_B, batch.is_swapped_BK, batch.is_bad_BKJ)
     found = network.predict(batch.points_BKJ2, batch.is_seen_BKJ, batch.rate, taught=labels)
@@ -366,7 +369,9 @@ def tangent_loss(network: TangentNetwork, batch: Batch[Tensor]) -> TangentLoss:
     detector = _detector_loss(network, found, batch)
     # Clean errors fall to a third when the rate halves: each rate is to count the same.
     rate_weight = (USUAL_RATE / batch.rate) ** 1.585
-    return TangentLoss(rate_weight * motion + DETECTOR_WEIGHT * detector, frames, detector)
+    weight = batch.share * num_ranks  # processes whose share is larger than others'
+    total = rate_weight * motion + DETECTOR_WEIGHT * detector
+    return TangentLoss(weight * total, weight * frames, weight * detector)
 
 
 def _detector_loss(network: TangentNetwork, found: TangentPrediction, batch: Batch[Tensor]) -> Tensor:
@@ -382,21 +387,3 @@ def _detector_loss(network: TangentNetwork, found: TangentPrediction, batch: Bat
         found.bad_logits_BKJ, batch.is_bad_BKJ.float(), batch.is_seen_BKJ.float(), reduction="sum"
     )
     return (swap + bad) / (found.bad_logits_BKJ.numel() + found.swap_logits_BK.numel())
-
-
-def train_step(
-    network: TangentNetwork, optimizer: torch.optim.Optimizer, batch: Batch[Tensor], clip_norm: float
-) -> TangentLoss:
-    """One update.
-
-    Returns: the loss before it, detached.
-    Raises: FloatingPointError if it is not finite; the network is then as it was.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss = tangent_loss(network, batch)
-    if not torch.isfinite(loss.total):
-        raise FloatingPointError(f"the loss is {loss.total.item()}")
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-    optimizer.step()
-    return TangentLoss(*(part.detach() for part in loss))
