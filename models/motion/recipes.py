@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.motion.losses import MotionLoss, motion_loss
 from models.motion.paper_samples import PaperBatch, PaperSampleConfig, draw_paper_batch
 from models.motion.samples import Batch, Float32Array, SampleConfig, draw_batch
 from models.motion.tangents import TangentLoss, TangentNetwork, tangent_loss
 from models.motion.transformer import MotionTransformer
+
+Loss: TypeAlias = TangentLoss | MotionLoss
+AnyBatch = TypeVar("AnyBatch", bound=NamedTuple)
 
 
 class Recipe(Protocol):
@@ -28,7 +31,7 @@ class Recipe(Protocol):
         self, sequences: Sequence[Float32Array], seed: int, step: int, rank: int, num_ranks: int
     ) -> NamedTuple: ...
 
-    def loss(self, network: nn.Module, batch: Any, num_ranks: int) -> Any: ...
+    def loss(self, network: nn.Module, batch: NamedTuple, num_ranks: int) -> Loss: ...
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class TangentRecipe:
     def draw(self, sequences: Sequence[Float32Array], seed: int, step: int, rank: int, num_ranks: int) -> NamedTuple:
         return draw_batch(sequences, self.samples, seed, step, rank, num_ranks)
 
-    def loss(self, network: nn.Module, batch: Batch[Tensor], num_ranks: int) -> TangentLoss:
+    def loss(self, network: nn.Module, batch: NamedTuple, num_ranks: int) -> TangentLoss:
         assert isinstance(network, TangentNetwork)
+        assert isinstance(batch, Batch)
         return tangent_loss(network, batch, num_ranks)
 
 
@@ -62,7 +66,8 @@ class PaperRecipe:
         rows = self.network.rows.get()
         return draw_paper_batch(sequences, self.samples, rows, seed, step, rank, num_ranks)
 
-    def loss(self, network: nn.Module, batch: PaperBatch[Tensor], num_ranks: int) -> MotionLoss:
+    def loss(self, network: nn.Module, batch: NamedTuple, num_ranks: int) -> MotionLoss:
+        assert isinstance(batch, PaperBatch)
         pred_BCT, reco_BCT = network(batch.source_BCT, batch.source_mask_BT, batch.pad_mask_BT, batch.rate)
         return motion_loss(
             pred_BCT,
@@ -75,8 +80,7 @@ class PaperRecipe:
         )
 
 
-def to_tensors(batch: Any, device: torch.device | str = "cpu") -> Any:
+def to_tensors(batch: AnyBatch, device: torch.device | str = "cpu") -> AnyBatch:
     """A batch of arrays as one of tensors on a device; numbers stay as they are."""
-    return type(batch)(
-        *(torch.from_numpy(v).to(device, non_blocking=True) if isinstance(v, np.ndarray) else v for v in batch)
-    )
+    moved = (torch.from_numpy(v).to(device, non_blocking=True) if isinstance(v, np.ndarray) else v for v in batch)
+    return batch._replace(**dict(zip(batch._fields, moved, strict=True)))

@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
 from models.skeleton import LEG_JOINTS, MIRRORED, NUM_JOINTS, FloatArray, Joint
 
 Float32Array = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.motion.recipes import Recipe, to_tensors
+from models.motion.recipes import Loss, Recipe, to_tensors
 from models.motion.samples import Float32Array
 
 NUM_AHEAD = 4  # batches drawn ahead of the step that takes them
@@ -53,7 +53,7 @@ class OptimiserConfig:
     a cosine over the last cosine_share of the steps. ema: of the weights that are kept; 0 = those of the last step.
     """
 
-    kind: str
+    kind: Literal["adamw", "amsgrad"]
     learning_rate: float
     betas: tuple[float, float]
     weight_decay: float
@@ -146,7 +146,7 @@ class _Teaching(nn.Module):
         self.network = network
         self._recipe, self._num_ranks = recipe, num_ranks
 
-    def forward(self, batch: Any) -> Any:
+    def forward(self, batch: NamedTuple) -> Loss:
         return self._recipe.loss(self.network, batch, self._num_ranks)
 
 
@@ -194,13 +194,12 @@ def train(
             optimiser.step()
             decay = min(config.optimiser.ema, (1 + step) / (10 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(average, list(network.parameters()), 1 - decay)  # noqa: SLF001 the optimisers' own
+                torch._foreach_lerp_(average, list(network.parameters()), 1 - decay)
             for name, value in zip(loss._fields, found, strict=True):
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
             done = step + 1
             if done % config.log_every == 0 or done == config.num_steps:
-                since = (done - 1) % config.log_every + 1 if done != first_step else 1
-                since = min(since, done - first_step)
+                since = min((done - 1) % config.log_every + 1, done - first_step)
                 if accelerator.is_main_process:
                     log(done, {name: float(total) / since for name, total in sums.items()})
                 sums = {}
@@ -216,18 +215,21 @@ def _precision() -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def _explain(loss: Any, found: Tensor, step: int, state: Path | None) -> str:
+def _explain(loss: Loss, found: Tensor, step: int, state: Path | None) -> str:
     values = ", ".join(f"{name} {value:g}" for name, value in zip(loss._fields, found.tolist(), strict=True))
     kept = f"the last good state is in {state}" if state and state.is_file() else "no state was saved before it"
     return f"step {step}: the loss is not finite ({values}); {kept}; lower the learning rate, or look at the data"
 
 
 def _make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    kinds: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "amsgrad": torch.optim.Adam}
-    if config.kind not in kinds:
-        raise TrainingError(f"no optimiser {config.kind!r}; there are {', '.join(kinds)}")
-    options: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "weight_decay": config.weight_decay}
-    return kinds[config.kind](network.parameters(), amsgrad=config.kind == "amsgrad", fused=True, **options)
+    parameters = list(network.parameters())
+    if config.kind == "adamw":
+        return torch.optim.AdamW(
+            parameters, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
+        )
+    return torch.optim.Adam(
+        parameters, config.learning_rate, config.betas, weight_decay=config.weight_decay, amsgrad=True, fused=True
+    )
 
 
 class _Ahead:
