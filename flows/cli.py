@@ -66,6 +66,19 @@ def data() -> None:
     check_raw_data()
 
 
+@app.command(epilog="Example: inbetween standin data/raw/embedded")
+def standin(folder: Annotated[Path, typer.Argument(help="where to write them")]) -> None:
+    """Write the stand-ins for AMASS and SMPL-H: bodies, motions and evaluation views of ours, the same bytes each time.
+
+    They are part of the embedded data already; this is how they were made.
+    """
+    from flows.progress import say
+    from tasks.stand_in import write_stand_ins
+
+    write_stand_ins(folder)
+    say(f"standin: {folder}/body_models, amass, evaluation_views.npy and no-model are written")
+
+
 @app.command(epilog="Example: inbetween check")
 def check() -> None:
     """Hold what the project's files say: params, tools.yaml, catalogues, links in docs."""
