@@ -59,11 +59,14 @@ def demo() -> None:
 
 @app.command(epilog="Example: inbetween data && dvc repro")
 def data() -> None:
-    """Bring the embedded raw data on a fresh clone, so that plain `dvc repro` finds it. `make demo` does it too."""
-    from flows.raw_data import bring_raw_data, check_raw_data
+    """Bring the embedded raw data on a fresh clone, so that plain `dvc repro` finds it (`make demo` does it too), and
+    say what is there of the motions and body models that params.yaml names.
+    """
+    from flows.raw_data import bring_raw_data, check_raw_data, report_motions
 
     bring_raw_data()
     check_raw_data()
+    report_motions()
 
 
 @app.command(epilog="Example: inbetween standin data/raw/embedded")

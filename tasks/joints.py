@@ -8,14 +8,13 @@ of their names, at most MAX_SHARD_BYTES of joints: another file of another subje
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from models.resampling import Grid, plan_grid, resample
 from tasks.errors import SourceError
 from tasks.items import Item, ItemStore, hash_file
 from tasks.mocap import (
+    BROKEN,
     AmassMotion,
     MotionError,
     PositionRow,
@@ -285,7 +285,7 @@ def find_bodies(body_models: Path, genders: Sequence[str], *, with_dmpls: bool) 
             check_body_file(model)
             if has_dmpls:
                 check_dmpl_file(dmpls, model)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except BROKEN as error:
             text = str(error) if str(body_models) in str(error) else f"{model}: {error}"
             raise SourceError(f"{text}; download it again. {describe_amass_place()}") from error
         digest = hash_file(model) + (hash_file(dmpls) if has_dmpls else "")
@@ -620,7 +620,8 @@ def check_rejects(subset: Subset, rejects: Sequence[Reject], num_motions: int, m
     return line
 
 
-def raise_empty(subset: Subset, rejects: Sequence[Reject]) -> None:
+def raise_empty(subset: Subset, rejects: Sequence[Reject]) -> NoReturn:
+    """Raises: SourceError, with the first reject."""
     first = f"; the first, {min(rejects, key=_by_file).file}: {min(rejects, key=_by_file).detail}" if rejects else ""
     raise SourceError(f"{subset.folder}: not one motion can be used ({len(rejects)} rejected{first})")
 

@@ -31,8 +31,8 @@ FPS_RANGE = (10.0, 2000.0)
 _MOTION_NAMES = ("_poses.npz", "_stageii.npz")
 _FPS_KEYS = ("mocap_framerate", "mocap_frame_rate")
 _READ_BYTES = 2**20
-# RuntimeError: an encrypted member; NotImplementedError: a compression that zipfile does not know.
-_BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged npz raises; RuntimeError: an encrypted member, or a compression that zipfile does not know.
+BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _POSITION_COLUMNS = {
     "sequence_id": pa.types.is_string,
     "subject": pa.types.is_string,
@@ -160,6 +160,38 @@ def choose_subjects(found: Sequence[str], only: Sequence[str], without: Sequence
     return chosen
 
 
+class Survey(NamedTuple):
+    """What a subset's folder holds. num_others: npz files that are no motions."""
+
+    num_motions: int
+    num_others: int
+    duration_s: float
+    problems: list[Reject]
+
+
+def survey_motions(folder: Path, kind: str) -> Survey:
+    """Look at the headers of every file of a subset. Raises: SourceError where the folder holds none."""
+    num_motions = num_others = 0
+    duration_s = 0.0
+    problems = []
+    for path in list_motions(folder, kind):
+        name = path.relative_to(folder).as_posix()
+        try:
+            if kind == "amass":
+                motion = read_amass(path)
+                num_others += motion is None
+                lengths = [motion.num_frames / motion.fps] if motion else []
+            else:
+                file = open_positions(path)
+                rows = [row for group in range(file.num_row_groups) for row in read_position_facts(file, group)]
+                lengths = [row.num_frames / row.fps if row.fps > 0 else 0.0 for row in rows]
+            num_motions += len(lengths)
+            duration_s += sum(lengths)
+        except MotionError as error:
+            problems.append(Reject(name, error.reason, error.detail))
+    return Survey(num_motions, num_others, duration_s, problems)
+
+
 def read_amass(path: Path) -> AmassMotion | None:
     """What an AMASS file says of itself, from its headers and smallest arrays; None = it is no motion.
 
@@ -173,7 +205,7 @@ def read_amass(path: Path) -> AmassMotion | None:
             if not is_named_motion and "poses" not in keys:
                 return None
             return _read_facts(archive, keys)
-    except _BROKEN as error:
+    except BROKEN as error:
         if not is_named_motion:
             return None
         raise MotionError(Reason.UNREADABLE, _first_line(error)) from error
@@ -276,7 +308,7 @@ def read_amass_frames(path: Path, start: int, stop: int, *, with_dmpls: bool) ->
                 _read_rows(archive, "betas", 0, MAX_BETAS),
                 _read_rows(archive, "dmpls", start, stop) if with_dmpls else None,
             )
-    except _BROKEN as error:
+    except BROKEN as error:
         raise MotionError(Reason.UNREADABLE, _first_line(error)) from error
     for name, values in zip(("poses", "trans", "betas", "dmpls"), frames, strict=True):
         if values is not None and not np.isfinite(values).all():
