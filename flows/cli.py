@@ -59,11 +59,27 @@ def demo() -> None:
 
 @app.command(epilog="Example: inbetween data && dvc repro")
 def data() -> None:
-    """Bring the embedded raw data on a fresh clone, so that plain `dvc repro` finds it. `make demo` does it too."""
-    from flows.raw_data import bring_raw_data, check_raw_data
+    """Bring the embedded raw data on a fresh clone, so that plain `dvc repro` finds it (`make demo` does it too), and
+    say what is there of the motions and body models that params.yaml names.
+    """
+    from flows.raw_data import bring_raw_data, check_raw_data, report_motions
 
     bring_raw_data()
     check_raw_data()
+    report_motions()
+
+
+@app.command(epilog="Example: inbetween standin data/raw/embedded")
+def standin(folder: Annotated[Path, typer.Argument(help="where to write them")]) -> None:
+    """Write the stand-ins for AMASS and SMPL-H: bodies, motions and evaluation views of ours, the same bytes each time.
+
+    They are part of the embedded data already; this is how they were made.
+    """
+    from flows.progress import say
+    from tasks.stand_in import write_stand_ins
+
+    write_stand_ins(folder)
+    say(f"standin: {folder}/body_models, amass, evaluation_views.npy and no-model are written")
 
 
 @app.command(epilog="Example: inbetween check")

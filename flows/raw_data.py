@@ -7,6 +7,7 @@ and what starts a whole run also holds the files themselves against data.dvc.
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from flows.progress import say
 from flows.project import ROOT
@@ -61,6 +62,58 @@ def bring_raw_data() -> None:
         given.mkdir(parents=True)
         shutil.copyfile(ROOT / "docs/given.md", given / "README.md")
         _run_dvc("commit", "--quiet", "--force", "data.dvc")
+
+
+def report_motions() -> None:
+    """Say what is there of the motions and body models that params.yaml names, from the files' headers alone."""
+    from flows.params import load_params
+    from tasks.mocap import describe_amass_place, survey_motions
+
+    params = load_params(ROOT / "params.yaml")
+    lines = [f"{'subset':<20} {'motions':>7} {'seconds':>9}  problems"]
+    is_missing = False
+    for name, subset in params.mocap.items():
+        try:
+            found = survey_motions(ROOT / subset.folder, subset.kind)
+        except SourceError:
+            lines.append(f"{name:<20} {0:>7} {0:>9}  {subset.folder} holds none")
+            is_missing = True
+            continue
+        problems = "none"
+        if found.problems:
+            first = found.problems[0]
+            problems = f"{len(found.problems)} files, the first {first.file}: {first.reason.value} ({first.detail})"
+        lines.append(f"{name:<20} {found.num_motions:>7} {found.duration_s:>9.0f}  {problems}")
+    lines.append(f"{'body model':<20} {'':>7} {'':>9}  problems")
+    for gender, problem in _body_problems(ROOT / params.joints.body_models).items():
+        lines.append(f"{gender:<20} {'':>7} {'':>9}  {problem or 'none'}")
+        is_missing = is_missing or bool(problem)
+    for line in lines:
+        say(f"data: {line}")
+    if is_missing:
+        say(f"data: {describe_amass_place()}")
+
+
+def _body_problems(folder: Path) -> dict[str, str]:
+    """What is wrong with each body, "" = nothing; a gender whose motions nobody has may be missing."""
+    from models.body import check_body_file, check_dmpl_file
+    from tasks.mocap import BROKEN, GENDERS
+
+    problems = {}
+    for gender in GENDERS:
+        body, dmpls = (folder / kind / gender / "model.npz" for kind in ("smplh", "dmpls"))
+        for name, path in ((f"smplh/{gender}", body), (f"dmpls/{gender}", dmpls)):
+            try:
+                if path == body:
+                    check_body_file(path)
+                else:
+                    check_dmpl_file(path, body)
+                problems[name] = ""
+            except FileNotFoundError:
+                problems[name] = "is not there"
+            except BROKEN as error:
+                problems[name] = str(error).removeprefix(f"{path}: ")
+    return problems
 
 
 def _run_dvc(*words: str) -> None:

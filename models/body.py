@@ -27,6 +27,7 @@ Float32Array = npt.NDArray[np.float32]
 NUM_SMPL_H_JOINTS = 52
 NUM_POSE_NUMBERS = NUM_SMPL_H_JOINTS * 3
 MAX_BETAS = 16
+MAX_DMPLS = 8
 CHUNK_FRAMES = 1024  # 4x4 matrices of 52 joints, several copies: some 30 MB
 
 # What each array of a body's npz must look like; V is free.
@@ -83,6 +84,17 @@ def check_body_file(path: Path) -> None:
     for key, shape in (("shapedirs", found["shapedirs"][:1]), ("J_regressor", found["J_regressor"][1:])):
         if shape != (num_vertices,):
             raise ValueError(f"{path}: {key} is for {shape[0]} vertices, v_template for {num_vertices}")
+
+
+def check_dmpl_file(path: Path, body_path: Path) -> None:
+    """Look at the shape of a DMPL npz and hold it against its body's; no array's values are read.
+
+    Raises: ValueError if it lacks the directions or has another body's, with both shapes; OSError or
+        zipfile.BadZipFile if it cannot be read.
+    """
+    shape, num_vertices = _read_shapes(path).get(_DMPL_KEY), _read_shapes(body_path)["v_template"][0]
+    if shape is None or len(shape) != 3 or shape[:2] != (num_vertices, 3) or shape[2] < MAX_DMPLS:
+        raise ValueError(f"{path}: {_DMPL_KEY} is {shape or 'missing'}; ({num_vertices}, 3, {MAX_DMPLS}) is needed")
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
