@@ -159,8 +159,9 @@ def check_leaks(train: Iterable[SequenceFacts], test: Iterable[SequenceFacts]) -
             what = facts.subject if column == "subject" else f"{facts.subject}/{facts.sequence}"
             also = f" as {other.subject}/{other.sequence}" if column != "subject" else ""
             raise TableError(
-                f"{called} {what} of {facts.subset} (test) is in {other.subset} (train){also}; add the subject to"
-                f" mocap.{facts.subset}.without ({facts.subject}) or mocap.{other.subset}.without ({other.subject})"
+                f"{called} {what} of {facts.subset} (test) is also in {other.subset} (train){also}; write"
+                f" {facts.subject} into mocap.{facts.subset}.without, or {other.subject} into"
+                f" mocap.{other.subset}.without"
             )
 
 

@@ -5,6 +5,7 @@ of a row group, which training reads together, are different motions, not one mo
 Axes: T frames, V views, J joints (19), E entries of a network row (19), 2 = (u, v) projected units.
 """
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ from models.motion.views import (
 from models.skeleton import NUM_JOINTS
 from tasks.errors import SourceError, TableError
 from tasks.items import Item, ItemStore
-from tasks.tables import VIEWS_SCHEMA, Table, list_tables, write_skipped, write_table
+from tasks.tables import VIEWS_SCHEMA, Table, list_tables, write_table
 from tasks.view_shards import NORMALISATION, POINTS_FRAME_BYTES, SETTINGS, moments_from_json, moments_to_json
 
 MAX_ITEM_BYTES = 32 * 2**20  # of joints in and points out
 ROW_GROUP_BYTES = 8 * 2**20  # of points: what a reader holds at least; longer sequences have a group of their own
 JOINTS_FRAME_BYTES = 52 * 3 * 4
+REJECTS = "rejects.json"  # beside the shards, only where a sequence was left out
 FACES_NOWHERE = "shoulders and hips lie above one another on average: the person faces nowhere"
 
 _IDENTITY = tuple(VIEWS_SCHEMA.names[: VIEWS_SCHEMA.get_field_index("num_frames") + 1])
@@ -223,7 +225,7 @@ class _Row(NamedTuple):
     moments: Moments
 
 
-def write_views(plan: ViewsPlan, store: ItemStore, shard_bytes: int, facts: Mapping[str, str], folder: Path) -> None:
+def write_views(plan: ViewsPlan, folder: Path, *, store: ItemStore, shard_bytes: int, facts: Mapping[str, str]) -> None:
     """Write the shards of one joints table.
 
     Args:
@@ -290,7 +292,7 @@ def finish_views(folder: Path, sequences: Mapping[str, Sequence[SequenceId]]) ->
         for pair in zip(shard.column("subject").tolist(), shard.column("sequence").tolist(), strict=True)
     }
     left_out = sorted({sequence for names in sequences.values() for sequence in names} - found)
-    reasons = {str(sequence): FACES_NOWHERE for sequence in left_out}
-    if reasons:
-        write_skipped(folder, reasons)
-    return reasons
+    rejects = [{"sequence": str(sequence), "reason": "faces_nowhere", "detail": FACES_NOWHERE} for sequence in left_out]
+    if rejects:
+        (folder / REJECTS).write_text(json.dumps(rejects, indent=1) + "\n")
+    return {str(sequence): FACES_NOWHERE for sequence in left_out}

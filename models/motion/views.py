@@ -205,7 +205,10 @@ class Moments(NamedTuple):
 def measure_moments(points_TJ2: FloatArray) -> Moments:
     """Of a clean clip, (T, 19, 2) with T > 0."""
     entries_TE2 = entries_from_points(points_TJ2)
-    return Moments(len(entries_TE2), entries_TE2.mean(axis=0), entries_TE2.std(axis=0))
+    mean_E2 = entries_TE2.mean(axis=0)
+    entries_TE2 -= mean_E2
+    squares_E2 = np.einsum("tea,tea->ea", entries_TE2, entries_TE2)  # half the time of std, which keeps its squares
+    return Moments(len(entries_TE2), mean_E2, np.sqrt(squares_E2 / len(entries_TE2)))
 
 
 def merge_moments(parts: Iterable[Moments]) -> Moments:
