@@ -242,6 +242,29 @@ class Table:
         table = self._file.read_row_groups(list(groups))
         return table.slice(start - int(self._group_starts[groups.start]), stop - start)
 
+    @property
+    def group_rows(self) -> list[int]:
+        """Rows of each row group."""
+        return [int(rows) for rows in np.diff(self._group_starts)]
+
+    def group_values(self, name: str) -> list[int]:
+        """Values in the lists of a column, row group by row group; from the file's footer, without reading data."""
+        column = next(
+            i for i in range(len(self._file.schema)) if self._file.schema.column(i).path.split(".")[0] == name
+        )
+        facts = self._file.metadata
+        return [facts.row_group(group).column(column).num_values for group in range(facts.num_row_groups)]
+
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row group; None = all columns. Raises: TableError where its bytes are damaged."""
+        try:
+            return self._file.read_row_group(group, columns)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise TableError(
+                f"{self.path}: row group {group} is damaged ({reason}); remove the file, run its stage again"
+            ) from error
+
     def close(self) -> None:
         self._file.close()
 

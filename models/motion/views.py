@@ -8,7 +8,7 @@ padding, which here never counts in the root's mean.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ NEAR_M = 0.4  # points nearer to the camera are drawn as if they were here
 BORDER = 10.0  # points are kept within +- this
 FOCAL = 4.0
 DEPTH_M = 4.0
+_VALUES_AT_ONCE = 2**17  # 1 MB of float64: what a core's cache holds
 # Training views: angles within +- these times pi, focal and depth each off by up to JITTER.
 ANGLE_RANGES = (0.2, 0.0, 1.0)
 JITTER = 0.4
@@ -74,7 +75,8 @@ def facing_rotation(joints_m_T52D: FloatArray) -> Float64Array:
     Raises: ValueError where shoulders and hips lie above one another on average: there is no direction then.
     """
     right, left = (list(_SMPL_H_SIDES[side]) for side in ("right", "left"))
-    across = (joints_m_T52D[:, right] - joints_m_T52D[:, left]).astype(np.float64).sum(axis=1).mean(axis=0)
+    sides_T4D = joints_m_T52D[:, right + left].astype(np.float64)
+    across = (sides_T4D[:, : len(right)] - sides_T4D[:, len(right) :]).sum(axis=1).mean(axis=0)
     up = np.array([0.0, 0.0, 1.0])
     ahead = np.cross(across, up)
     length = np.linalg.norm(ahead)
@@ -119,11 +121,32 @@ def view_joints(joints_m_T52D: FloatArray, view: View) -> Float64Array:
     Returns: (T, 19, 2). The root's mean over time lies on the camera's axis; a hand is the mean of its 15 joints'
         projections.
     """
-    centred = joints_m_T52D.astype(np.float64) - joints_m_T52D[:, :1].mean(axis=0, dtype=np.float64)
-    turned = centred @ view_rotation(facing_rotation(centred), view.angles_rad).T
-    projected = project_points(turned, view.focal, view.depth)
-    with_score = np.concatenate([projected, np.ones((*projected.shape[:-1], 1))], axis=-1)
-    return np.asarray(joints_from_smpl_h(with_score)[..., :2], np.float64)
+    return np.asarray(view_joints_often(joints_m_T52D, [view])[0], np.float64)
+
+
+def view_joints_often(
+    joints_m_T52D: FloatArray, views: Sequence[View], dtype: type[np.floating] = np.float64
+) -> FloatArray:
+    """What each of V views shows of a sequence; centre and direction are found once.
+
+    Args:   joints_m_T52D: as in view_joints.  dtype: of what is returned; all is computed in float64.
+    Returns: (V, T, 19, 2) projected units.
+    Raises: ValueError where the person faces nowhere (facing_rotation).
+    """
+    facing_33 = facing_rotation(joints_m_T52D)
+    centre_D = joints_m_T52D[:, 0].mean(axis=0, dtype=np.float64)
+    turns_VDD = np.stack([view_rotation(facing_33, view.angles_rad).T for view in views])
+    focal_V11 = np.array([view.focal for view in views])[:, None, None]
+    depth_V11 = np.array([view.depth for view in views])[:, None, None]
+    points_VTJ2 = np.empty((len(views), len(joints_m_T52D), NUM_JOINTS, 2), dtype)
+    at_once = max(1, _VALUES_AT_ONCE // (len(views) * joints_m_T52D[0].size))
+    for start in range(0, len(joints_m_T52D), at_once):
+        centred_TPD = joints_m_T52D[start : start + at_once].astype(np.float64) - centre_D
+        turned_VTPD = (centred_TPD.reshape(-1, 3) @ turns_VDD).reshape(len(views), *centred_TPD.shape)
+        shown_VTP2 = project_points(turned_VTPD, focal_V11, depth_V11)
+        shown_TJ2 = joints_from_smpl_h(shown_VTP2.reshape(-1, *shown_VTP2.shape[2:]))
+        points_VTJ2[:, start : start + at_once] = shown_TJ2.reshape(len(views), -1, NUM_JOINTS, 2)
+    return points_VTJ2
 
 
 @dataclass(frozen=True)
@@ -168,22 +191,48 @@ def points_from_entries(entries_TE2: FloatArray) -> Float64Array:
     return points_TE2[:, _PLACES]
 
 
+class Moments(NamedTuple):
+    """What some frames' entries are on average; parts measured apart are merged as if measured together.
+
+    num_frames: > 0.  mean_E2, std_E2: (19, 2) float64 projected units; std >= 0.
+    """
+
+    num_frames: int
+    mean_E2: Float64Array
+    std_E2: Float64Array
+
+
+def measure_moments(points_TJ2: FloatArray) -> Moments:
+    """Of a clean clip, (T, 19, 2) with T > 0."""
+    entries_TE2 = entries_from_points(points_TJ2)
+    mean_E2 = entries_TE2.mean(axis=0)
+    entries_TE2 -= mean_E2
+    squares_E2 = np.einsum("tea,tea->ea", entries_TE2, entries_TE2)  # half the time of std, which keeps its squares
+    return Moments(len(entries_TE2), mean_E2, np.sqrt(squares_E2 / len(entries_TE2)))
+
+
+def merge_moments(parts: Iterable[Moments]) -> Moments:
+    """The moments of all parts' frames together. Raises: ValueError if there is no frame."""
+    parts = list(parts)
+    counts_P11 = np.array([part.num_frames for part in parts], np.float64)[:, None, None]
+    num_frames = sum(part.num_frames for part in parts)
+    if num_frames == 0:
+        raise ValueError("there is no frame to measure mean and standard deviation on")
+    means_PE2, stds_PE2 = np.stack([part.mean_E2 for part in parts]), np.stack([part.std_E2 for part in parts])
+    mean_E2 = (counts_P11 * means_PE2).sum(axis=0) / num_frames
+    # About the common mean: a difference of squares would lose the digits of a point that hardly moves.
+    variance_E2 = (counts_P11 * (np.square(stds_PE2) + np.square(means_PE2 - mean_E2))).sum(axis=0) / num_frames
+    return Moments(num_frames, mean_E2, np.sqrt(variance_E2))
+
+
 def measure_normalisation(clips: Iterable[FloatArray]) -> Normalisation:
     """Mean and standard deviation of the entries over all frames of clean clips, each (T, 19, 2).
 
     Differs from the 2021 code, which took the mean of the clips' own deviations, and added camera noise first.
     Raises: ValueError if there is no frame, or a point never moves.
     """
-    count, total_E2, squares_E2 = 0, np.zeros((NUM_JOINTS, 2)), np.zeros((NUM_JOINTS, 2))
-    for points_TJ2 in clips:
-        entries_TE2 = entries_from_points(points_TJ2)
-        count += len(entries_TE2)
-        total_E2 += entries_TE2.sum(axis=0)
-        squares_E2 += np.square(entries_TE2).sum(axis=0)
-    if count == 0:
-        raise ValueError("there is no frame to measure mean and standard deviation on")
-    mean_E2 = total_E2 / count
-    return Normalisation(mean_E2, np.sqrt(np.maximum(squares_E2 / count - np.square(mean_E2), 0)))
+    moments = merge_moments(measure_moments(points_TJ2) for points_TJ2 in clips if len(points_TJ2))
+    return Normalisation(moments.mean_E2, moments.std_E2)
 
 
 def units_from_pixels(joints_px_TJD: FloatArray, scale_px: float, offset_px: float | FloatArray) -> Float64Array:

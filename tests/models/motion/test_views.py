@@ -12,7 +12,9 @@ from models.motion.views import (
     evaluation_view,
     facing_rotation,
     hidden_frames,
+    measure_moments,
     measure_normalisation,
+    merge_moments,
     pixels_from_units,
     points_from_entries,
     project_points,
@@ -20,6 +22,7 @@ from models.motion.views import (
     spread_rows,
     units_from_pixels,
     view_joints,
+    view_joints_often,
     view_rotation,
 )
 from models.skeleton import NUM_JOINTS, Joint, joints_from_body_25
@@ -130,6 +133,19 @@ def test_where_the_figure_stands_and_looks_changes_nothing():
     )
 
 
+def test_many_views_of_a_long_sequence_are_each_views_own():
+    joints = sequence(num_frames=700)  # more than are worked on at once
+    views = [random_view(3, "s", number) for number in range(9)]
+    shown = view_joints_often(joints, views, np.float32)
+    assert (shown.shape, shown.dtype) == ((9, 700, NUM_JOINTS, 2), np.float32)
+    for view, points in zip(views, shown, strict=True):
+        centred = joints - joints[:, :1].mean(axis=0)
+        turned = centred @ view_rotation(facing_rotation(centred), view.angles_rad).T
+        projected = project_points(turned, view.focal, view.depth)
+        np.testing.assert_allclose(points[:, Joint.LEFT_ANKLE], projected[:, 7], atol=1e-6)
+        np.testing.assert_allclose(points[:, Joint.RIGHT_HAND], projected[:, 37:].mean(axis=1), atol=1e-6)
+
+
 def test_an_upright_line_of_shoulders_is_refused():
     with pytest.raises(ValueError, match="faces nowhere"):
         facing_rotation(np.zeros((3, 52, 3)))
@@ -176,6 +192,15 @@ def test_normalisation_makes_mean_0_and_deviation_1_and_goes_back():
     np.testing.assert_allclose(rows.mean(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(rows.std(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(normalisation.to_points(normalisation.to_rows(clips[1])), clips[1], atol=1e-12)
+
+
+def test_moments_of_parts_merge_to_those_of_the_whole():
+    clip = np.random.default_rng(0).normal(3, 0.01, (90, NUM_JOINTS, 2))
+    merged = merge_moments([measure_moments(clip[:20]), measure_moments(clip[20:21]), measure_moments(clip[21:])])
+    entries = entries_from_points(clip)
+    assert merged.num_frames == 90
+    np.testing.assert_allclose(merged.mean_E2, entries.mean(axis=0), atol=1e-15)
+    np.testing.assert_allclose(merged.std_E2, entries.std(axis=0), rtol=1e-13)
 
 
 def test_normalisation_of_nothing_or_of_a_still_point_is_refused():
