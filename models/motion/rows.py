@@ -33,6 +33,12 @@ class RowScale(nn.Module):
     def get(self) -> Normalisation:
         return Normalisation(self.mean_E2.double().cpu().numpy(), self.std_E2.double().cpu().numpy())
 
+    def usual_pose(self) -> Tensor:
+        """(19, 2) the joints' mean places relative to the mid hip."""
+        entries_E2 = self.mean_E2.clone()
+        entries_E2[-1] = 0
+        return entries_E2[self.places]
+
     def to_rows(self, points_BTJ2: Tensor) -> Tensor:
         """(B, T, 19, 2) points in projected units to (B, 38, T) rows."""
         hip_BT12 = points_BTJ2[:, :, Joint.MID_HIP : Joint.MID_HIP + 1]

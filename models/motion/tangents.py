@@ -34,7 +34,7 @@ SWAP_MATTERS = 0.1
 RARE_LOGIT = -4.0  # what the detector starts from: some 2 % of points are bad
 POINT_WIDTH = 32
 
-_LEGS_SWAPPED = tuple(MIRRORED[joint] if joint in LEG_JOINTS else joint for joint in Joint)
+LEGS_SWAPPED = tuple(MIRRORED[joint] if joint in LEG_JOINTS else joint for joint in Joint)
 _NUM_VALUES = 2 * NUM_JOINTS
 
 
@@ -178,7 +178,7 @@ class TangentNetwork(nn.Module):
             5 * _NUM_VALUES + 2 * NUM_JOINTS + num_flags, 2 * _NUM_VALUES, config.num_tangent_blocks, config
         )
         self.rows = RowScale()
-        self.register_buffer("legs_swapped", torch.tensor(_LEGS_SWAPPED), persistent=False)
+        self.register_buffer("legs_swapped", torch.tensor(LEGS_SWAPPED), persistent=False)
 
     def forward(
         self, source_BCT: Tensor, source_mask_BT: Tensor, pad_mask_BT: Tensor | None, rate: int
@@ -208,7 +208,7 @@ class TangentNetwork(nn.Module):
         self,
         points_BKJ2: Tensor,
         is_seen_BKJ: Tensor,
-        rate: int,
+        rate: float,
         *,
         trust_seen: bool = False,
         taught: "Labels | None" = None,
@@ -218,19 +218,21 @@ class TangentNetwork(nn.Module):
         Args:
             points_BKJ2: (B, K, 19, 2) projected units; what is not seen is not read.
             is_seen_BKJ: (B, K, 19) bool, True = the point is there; whole keys may be missing.
-            rate: frames from key to key at 60 frames a second: how far apart the keys are in time.
+            rate: frames from key to key at 60 frames a second: how far apart the keys are in time; any number > 0.
             trust_seen: True = every seen point passes exactly: nothing is taken for bad but what is not seen.
             taught: true labels that take the detector's place in some clips (training alone).
         """
-        swap_logits_BK, bad_logits_BKJ = self._detect(points_BKJ2, is_seen_BKJ, rate)
+        filled_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ, self.rows.usual_pose())
+        swap_logits_BK, bad_logits_BKJ = self.detect(filled_BKJ2, is_seen_BKJ, rate)
         is_swapped_BK = (swap_logits_BK > 0) & (not trust_seen)
         is_bad_BKJ = (bad_logits_BKJ > 0) & (not trust_seen)
         if taught is not None:
             is_swapped_BK = torch.where(taught.is_taught_B[:, None], taught.is_swapped_BK, is_swapped_BK)
             is_bad_BKJ = torch.where(taught.is_taught_B[:, None, None], taught.is_bad_BKJ, is_bad_BKJ)
-        points_BKJ2 = self._undo_swaps(points_BKJ2, is_swapped_BK)
-        is_good_BKJ = self._undo_swaps(is_seen_BKJ & ~is_bad_BKJ, is_swapped_BK)
-        keys_BKJ2, slopes_BKJ2 = self._find_slopes(points_BKJ2, is_good_BKJ, rate)
+        points_BKJ2 = self.undo_swaps(points_BKJ2, is_swapped_BK)
+        is_good_BKJ = self.undo_swaps(is_seen_BKJ & ~is_bad_BKJ, is_swapped_BK)
+        filled_BKJ2, distance_BKJ = fill_points(points_BKJ2, is_good_BKJ, self.rows.usual_pose())
+        keys_BKJ2, slopes_BKJ2 = self.find_slopes(filled_BKJ2, is_good_BKJ, distance_BKJ, rate)
         return TangentPrediction(keys_BKJ2, slopes_BKJ2, ~is_good_BKJ, is_swapped_BK, bad_logits_BKJ, swap_logits_BK)
 
     @staticmethod
@@ -249,18 +251,16 @@ class TangentNetwork(nn.Module):
         )
         return _mix(spline_TK, keys_BKJ2) + _mix(hermite_TK, slopes_BKJ2)
 
-    def _usual_pose(self) -> Tensor:
-        """(19, 2) the joints' mean places relative to the mid hip."""
-        entries_E2 = self.rows.mean_E2.clone()
-        entries_E2[-1] = 0
-        return entries_E2[self.rows.places]
-
-    def _undo_swaps(self, values_BKJx: Tensor, is_swapped_BK: Tensor) -> Tensor:
+    def undo_swaps(self, values_BKJx: Tensor, is_swapped_BK: Tensor) -> Tensor:
+        """(B, K, 19, ...) the same values, the legs' exchanged in the keys that are True in (B, K)."""
         is_swapped = is_swapped_BK.reshape(*is_swapped_BK.shape, *[1] * (values_BKJx.dim() - 2))
         return torch.where(is_swapped, values_BKJx[:, :, self.legs_swapped], values_BKJx)
 
-    def _detect(self, points_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-        filled_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ, self._usual_pose())
+    def detect(self, filled_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Which keys have their legs exchanged, (B, K), and which points are bad, (B, K, 19): logits.
+
+        Args: filled_BKJ2, is_seen_BKJ: as predict's, what is not seen filled.  rate: as predict's.
+        """
         pose_BKJ2 = _relative_pose(filled_BKJ2)
         before, after = _steps(filled_BKJ2)
         deviation = _deviation(pose_BKJ2)
@@ -274,8 +274,16 @@ class TangentNetwork(nn.Module):
         of_points = torch.cat([*features, torch.stack([*sizes, is_seen_BKJ.to(pose_BKJ2.dtype)], dim=3)], dim=3)
         return swap_BK1[:, :, 0], bad_BKJ + self.points(of_points).to(filled_BKJ2.dtype)
 
-    def _find_slopes(self, points_BKJ2: Tensor, is_good_BKJ: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-        filled_BKJ2, distance_BKJ = fill_points(points_BKJ2, is_good_BKJ, self._usual_pose())
+    def find_slopes(
+        self, filled_BKJ2: Tensor, is_good_BKJ: Tensor, distance_BKJ: Tensor, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """The keys, what was filled corrected, and the slopes to add at them: both (B, K, 19, 2).
+
+        Args:
+            filled_BKJ2, distance_BKJ: of fill_points, over these keys or over a longer clip that they are part of.
+            is_good_BKJ: (B, K, 19) bool, True = passes bit for bit.
+            rate: as predict's.
+        """
         before, after = _steps(filled_BKJ2)
         cubic_KK = slope_matrix(filled_BKJ2.shape[1], filled_BKJ2.device, filled_BKJ2.dtype)
         cubic = _mix(cubic_KK, filled_BKJ2)
@@ -328,7 +336,7 @@ def _deviation(pose_BKJ2: Tensor) -> Tensor:
     return pose_BKJ2 - median
 
 
-def _flags(points_BKJ2: Tensor, rate: int) -> Tensor:
+def _flags(points_BKJ2: Tensor, rate: float) -> Tensor:
     flags_BK3 = points_BKJ2.new_zeros(*points_BKJ2.shape[:2], 3)
     flags_BK3[:, 0, 0] = 1
     flags_BK3[:, -1, 1] = 1
