@@ -7,12 +7,16 @@ In this stage's own processes (one group alone: in the stage's process itself); 
 
 import multiprocessing
 import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
 from flows.lifetime import kill_children, start_worker_process
+from flows.progress import say
 from flows.project import RUN_CONTEXT
 
 G = TypeVar("G")
@@ -69,6 +73,54 @@ def map_groups(
         pool.shutdown(wait=False, cancel_futures=True)
         kill_children()  # a group may have minutes to go, and it may have programs of its own
         raise
+
+
+def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: int) -> None:
+    """Run a data-parallel job: `first` here, `other` in num_ranks - 1 processes, which find each other by torch's own
+    environment variables. When one fails, all end.
+
+    Args: other: picklable.
+    """
+    if num_ranks == 1:
+        first()
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_run_rank, args=(other, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+        for rank in range(1, num_ranks)
+    ]
+    for process in others:
+        process.start()
+    threading.Thread(target=_watch_ranks, args=(others,), daemon=True, name="watch-ranks").start()
+    os.environ |= common | {"RANK": "0", "LOCAL_RANK": "0"}
+    try:
+        first()
+        for process in others:
+            process.join()
+    except BaseException:
+        kill_children()
+        raise
+
+
+def _run_rank(work: Callable[[], None], environment: dict[str, str]) -> None:
+    start_worker_process()
+    os.environ |= environment
+    work()
+
+
+def _watch_ranks(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """The first process waits for the others inside torch, for half an hour: a dead one must not leave it there."""
+    while any(process.is_alive() for process in processes):
+        time.sleep(1)
+        codes = [process.exitcode for process in processes if process.exitcode]
+        if codes:
+            say(f"a process of the training ended with {codes[0]}; its error stands above")
+            kill_children()
+            os._exit(1)
 
 
 def _modules_of(function: object) -> list[str]:

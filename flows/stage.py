@@ -72,6 +72,10 @@ class Stage:
     def data(self, *parts: str) -> Path:
         return Path("data", *parts)
 
+    def subset_folders(self, split: str) -> list[Path]:
+        """data/views/SUBSET of the mocap subsets of one side."""
+        return [self.data("views", name) for name, subset in self.params.mocap.items() if subset.split == split]
+
     def key(self, section: BaseModel | None, *parts: object) -> str:
         """An item's key: this stage's code and tools, the parameters it reads, and the caller's parts (its inputs).
 
@@ -182,7 +186,9 @@ def check_item(params: Params, name: str, item: str) -> None:
     section = ITEM_SECTIONS[name]
     names = list(getattr(params, section)) if section else [""]
     if item not in names:
-        raise ParamsError(f"params.yaml: {section or 'report'} has no {item!r}; there is {', '.join(names) or 'none'}")
+        raise ParamsError(
+            f"params.yaml: {section or name} has no {item!r}; there is {', '.join(filter(None, names)) or 'none'}"
+        )
 
 
 def code_files(module: ModuleType) -> list[str]:

@@ -114,7 +114,10 @@ def test_a_clip_keeps_its_shape_whatever_its_size_side_and_roll():
         np.testing.assert_allclose(clip, np.broadcast_to(clip[:1], clip.shape), atol=1e-6)
         images = [standing[0], standing[0, list(MIRRORED)]]  # as it is, and with left for right
         sizes = [distances(clip[0]).sum() / distances(image).sum() for image in images]
-        away = [np.abs(distances(clip[0]) - size * distances(image)).max() for size, image in zip(sizes, images)]
+        away = [
+            np.abs(distances(clip[0]) - size * distances(image)).max()
+            for size, image in zip(sizes, images, strict=True)
+        ]
         side = int(np.argmin(away))
         sides.add(side)
         assert away[side] < 1e-5 < away[1 - side]

@@ -1,0 +1,69 @@
+"""A training's log: a progress bar, and DVCLive's scalars for `dvc plots` and `dvc metrics`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from dvclive import Live
+
+from flows.progress import Progress, say
+
+
+class LiveLog:
+    """Called as log(step, values). What an interrupted run has logged is kept beside its state, and shown again."""
+
+    def __init__(self, label: str, folder: Path, history: Path, num_steps: int) -> None:
+        """folder: DVCLive's, made anew.  history: the file that outlives a run that is cut off."""
+        self._label, self._folder, self._history = label, folder, history
+        self._progress = Progress(label, num_steps, "steps")
+        self._step = 0
+
+    def __enter__(self) -> "LiveLog":
+        self._past = self._read_history()
+        # dvcyaml: DVCLive would write a dvc.yaml of its own.
+        self._live = Live(str(self._folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        self._progress.__enter__()
+        return self
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        # A run that goes on repeats the steps since its last saved state.
+        while self._past and self._past[0][0] < step:
+            self._log(*self._past.pop(0))
+        self._past = []
+        self._log(step, values)
+        self._history.parent.mkdir(parents=True, exist_ok=True)
+        with self._history.open("a") as file:
+            file.write(json.dumps([step, dict(values)]) + "\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            for past in self._past:  # a run that was cut off after its last step
+                self._log(*past)
+        self._progress.__exit__(kind, error, trace)
+        self._live.end()
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        self._live.step = step
+        for name, value in values.items():
+            self._live.log_metric(name, value)
+        self._live.make_summary()
+        self._progress.advance(step - self._step)
+        self._step = step
+
+    def _read_history(self) -> list[tuple[int, dict[str, float]]]:
+        if not self._history.is_file():
+            return []
+        found: dict[int, dict[str, float]] = {}
+        for line in self._history.read_text().splitlines():
+            try:
+                step, values = json.loads(line)
+            except ValueError:  # the line that the run was killed in
+                continue
+            found = {past: kept for past, kept in found.items() if past < step}
+            found[step] = values
+        if found:
+            say(f"{self._label}: goes on from step {max(found)} or a little before")
+        return list(found.items())
