@@ -224,6 +224,11 @@ class Params(Section):
                     f"renders.{name}: batch {render.batch} has no key step {render.key_step};"
                     f" add it to batches.{render.batch}.key_steps"
                 )
+            if (render.motion == "learned") == render.motion_model.endswith("no-model"):
+                raise ValueError(
+                    f"renders.{name}: motion {render.motion} does not fit motion_model {render.motion_model}; a learned"
+                    f" motion names a checkpoint, such as data/models/motion, any other data/raw/embedded/no-model"
+                )
         for name, batch_params in self.batches.items():
             if len(set(batch_params.key_steps)) != len(batch_params.key_steps):
                 raise ValueError(f"batches.{name}.key_steps: a step stands twice")

@@ -1,6 +1,7 @@
 """`inbetween stage NAME [ITEM]`: what dvc.yaml calls. Checks everything first, then runs flows/stages/NAME.py."""
 
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -224,3 +225,11 @@ def empty_folder(path: Path) -> Path:
         shutil.rmtree(path)
     path.mkdir(parents=True)
     return path
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON for git, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)

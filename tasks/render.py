@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.motion.classical import interpolate_joints
+from models.motion.classical import MotionMethod, interpolate_joints
 from models.renderer.methods import KeyPair, render_between
-from models.skeleton import NUM_JOINTS, torso_length
+from models.skeleton import NUM_JOINTS, is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
-from tasks.errors import TableError
+from tasks.errors import SourceError, TableError
 from tasks.items import Item, ItemStore
 from tasks.tables import (
     RENDER_SCHEMA,
@@ -27,20 +27,28 @@ from tasks.tables import (
 )
 from tasks.video import write_mp4
 
-Motion = Literal["linear", "cubic", "robust"]
+Motion = Literal["linear", "cubic", "robust", "learned"]
 Method = Literal["blend", "flow", "warp"]
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RenderSettings:
+    """motion_model: the checkpoint folder of a learned motion; not read by another motion."""
+
     key_step: int
     motion: Motion
     method: Method
+    motion_model: str
 
     def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
-        """Those of a clip's tables that the method reads."""
-        return {"blend": [], "flow": [backgrounds], "warp": [poses, backgrounds]}[self.method]
+        """Those of a clip's tables, and of the motion model's files, that the method reads."""
+        if self.method == "blend":
+            return []
+        if self.method == "flow":
+            return [backgrounds]
+        is_learned = self.motion == "learned"
+        return [poses, backgrounds, *(sorted(Path(self.motion_model).glob("*")) if is_learned else [])]
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def plan_render(
         if len(pose_rows) != num_keys:
             raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {name}; run pose again")
         last_row = (num_keys - 1) * step
-        joints = interpolate_joints(times[: last_row + 1 : step], key_joints, times[: last_row + 1], settings.motion)
+        joints = predict_joints(times[: last_row + 1 : step], key_joints, times[: last_row + 1], settings)
         torso_px = torso_length(key_joints)
     if settings.method in ("flow", "warp"):
         background = Table("background", background_path)
@@ -140,6 +148,38 @@ def plan_render(
         n: clip.metadata[n] for n in ("clip", "batch", "video", "split", "fps", "width", "height", "source_sha256")
     }
     return RenderPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
+
+
+def predict_joints(
+    key_times_K: FloatArray, key_joints_px_KJD: FloatArray, times_T: FloatArray, settings: RenderSettings
+) -> FloatArray:
+    """(T, 19, 3) joints px at any times within the keys' span; what the keys around do not show is (0, 0, 0).
+
+    Raises: SourceError where a learned motion's checkpoint cannot be read.
+    """
+    if settings.motion != "learned":
+        return interpolate_joints(key_times_K, key_joints_px_KJD, times_T, settings.motion)
+    from models.checkpoint import CheckpointError  # with torch, which takes seconds to import
+    from models.motion.inference import inbetween
+
+    # The learned curve has an answer for every joint: which of them the keys show, and how well, is the classical rule.
+    shown: MotionMethod = "linear"
+    joints_TJD = interpolate_joints(key_times_K, key_joints_px_KJD, times_T, shown)
+    if len(key_times_K) < 2 or not is_seen(key_joints_px_KJD).any():
+        return joints_TJD
+    place_T = np.interp(times_T, key_times_K, np.arange(len(key_times_K)))
+    try:
+        points_TJ2 = inbetween(
+            key_joints_px_KJD[..., :2],
+            None,
+            Path(settings.motion_model),
+            is_seen_KJ=is_seen(key_joints_px_KJD),
+            times=place_T,
+            key_step_s=float(np.median(np.diff(key_times_K))),
+        )
+    except CheckpointError as error:
+        raise SourceError(f"motion_model: {error}") from error
+    return np.where(is_seen(joints_TJD)[..., None], np.dstack([points_TJ2, joints_TJD[..., 2]]), 0.0)
 
 
 def _background_rows(background: Table, frames: npt.NDArray[np.int32]) -> dict[int, int]:

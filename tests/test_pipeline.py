@@ -46,6 +46,24 @@ def test_stage_declares_the_code_it_imports_and_the_tools_it_uses(name):
     assert not found["prefect"], "a stage must not import Prefect"
 
 
+def test_a_learned_motion_imports_only_what_the_render_stage_declares():
+    probe = """
+import importlib, json, sys
+from flows.project import prepare_environment
+prepare_environment()
+import flows.cli
+from flows.stage import code_files
+module = importlib.import_module("flows.stages.render")
+declared = code_files(module)
+import models.motion.inference
+module.SCRIPTS = ()
+print(json.dumps([declared, code_files(module)]))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
+    declared, imported = json.loads(done.stdout)
+    assert declared == imported
+
+
 def test_dvc_shows_the_committed_metrics_and_plots():
     def ask(*words: str) -> dict:
         done = subprocess.run(

@@ -1,12 +1,11 @@
 """Stage evaluate: one render against the true frames: measures a frame, their means, and how exact the keys are."""
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
 
 from flows.project import STATE
-from flows.stage import Output, Stage, note_missing_clips
+from flows.stage import Output, Stage, note_missing_clips, write_json
 from tasks.evaluate import (
     ClipFiles,
     RenderFacts,
@@ -75,10 +74,3 @@ def find_poses(stage: Stage, clips: dict[Output, ClipFiles]) -> dict[Output, lis
     stage.do(work, [item for clip_items in items.values() for item in clip_items], group=group_calls)
     shutil.rmtree(work_dir, ignore_errors=True)
     return items
-
-
-def write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)

@@ -8,14 +8,27 @@ from tasks.render import RenderSettings, plan_render, render_chunk, write_movie,
 from tasks.tables import list_tables, read_facts
 from tasks.video import ffmpeg_path
 
-TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "scipy")
+TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "scipy", "torch")
+# What a learned motion imports, and the others do without (tests/test_pipeline.py holds the list).
+SCRIPTS = (
+    "models/checkpoint.py",
+    "models/motion/__init__.py",
+    "models/motion/filling.py",
+    "models/motion/inference.py",
+    "models/motion/rows.py",
+    "models/motion/samples.py",
+    "models/motion/splines.py",
+    "models/motion/tangents.py",
+    "models/motion/transformer.py",
+    "models/motion/views.py",
+)
 
 
 def run(stage: Stage) -> None:
     wanted = stage.params.renders[stage.item]
     clips = stage.data(wanted.batch, "clips")
     note_missing_clips(stage, clips)
-    settings = RenderSettings(wanted.key_step, wanted.motion, wanted.method)
+    settings = RenderSettings(wanted.key_step, wanted.motion, wanted.method, wanted.motion_model)
     poses, backgrounds = stage.data(wanted.batch, "poses"), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")
     paths = {path.stem: path for path in list_tables(clips) if read_facts("clip", path)["split"] == wanted.split}
     files = {clip: [path, *settings.inputs(poses / path.name, backgrounds / path.name)] for clip, path in paths.items()}

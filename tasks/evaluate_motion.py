@@ -1,0 +1,211 @@
+"""Evaluation of the motion network on the test subsets: measures beside the classical methods, and an animation."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from models import load
+from models.checkpoint import CheckpointError, network_name
+from models.motion.classical import MotionMethod
+from models.motion.evaluation import (
+    CONDITIONS,
+    Condition,
+    MethodScore,
+    Predictor,
+    classical_predictor,
+    make_keys,
+    middle,
+    score_methods,
+)
+from models.motion.inference import inbetween
+from models.skeleton import BONES, LEG_JOINTS, FloatArray, Joint
+from tasks.errors import SourceError, TableError
+from tasks.video import write_mp4
+from tasks.view_shards import ViewShards, check_leaks
+
+BASELINES: tuple[MotionMethod, ...] = ("linear", "cubic", "pchip", "robust")
+FPS = 60
+
+# The animation: panels of truth, network and a classical method, clean keys and noisy ones.
+PANEL_PX = 240
+NUM_SHOWN = 3
+SHOWN_STEP = 16
+SHOWN: tuple[tuple[Condition, MotionMethod], ...] = (("clean", "cubic"), ("noisy", "robust"))
+_PAPER, _INK = (255, 255, 255), (60, 60, 60)
+_SIDES = {"left": (200, 110, 30), "right": (40, 80, 220), "middle": (70, 70, 70)}  # BGR
+
+
+class TestClip(NamedTuple):
+    """name: subject/sequence.  points_TJ2: the middle of the sequence, projected units."""
+
+    name: str
+    subject: str
+    points_TJ2: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MotionTest:
+    """What is scored, on what. train, test: data/views/SUBSET folders.  model: the checkpoint folder."""
+
+    train: Sequence[Path]
+    test: Sequence[Path]
+    model: Path
+    key_steps: Sequence[int]
+    max_frames: int
+    noise_keys: tuple[int, int, int]
+    seed: int
+
+
+class MotionResult(NamedTuple):
+    """network: its name.  scores: key step -> condition -> method -> score."""
+
+    network: str
+    clips: list[TestClip]
+    scores: dict[int, dict[Condition, dict[str, MethodScore]]]
+
+
+def read_test_clips(test: MotionTest) -> list[TestClip]:
+    """The middle of every test sequence that has 17 frames.
+
+    Raises: TableError where none has, or a test sequence is also a training one.
+    """
+    shards = ViewShards(test.test)
+    check_leaks(ViewShards(test.train).index(), shards.index())
+    clips = [
+        TestClip(f"{row.subject}/{row.sequence}", row.subject, middle(row.points_TJ2, test.max_frames))
+        for row in shards
+    ]
+    clips = [clip for clip in clips if len(clip.points_TJ2)]
+    if not clips:
+        raise TableError(f"{', '.join(map(str, test.test)) or 'data/views'}: no test sequence has 17 frames to score")
+    return clips
+
+
+def load_network(folder: Path) -> nn.Module:
+    """Raises: SourceError where the folder is no checkpoint."""
+    try:
+        return load(folder)
+    except CheckpointError as error:
+        raise SourceError(f"{error}; run stage train_motion") from error
+
+
+def network_predictor(network: nn.Module) -> Predictor:
+    def predict(points_KJ2: FloatArray, is_seen_KJ: npt.NDArray[np.bool_], key_step: int) -> FloatArray:
+        return inbetween(points_KJ2, key_step, network, is_seen_KJ=is_seen_KJ)
+
+    return predict
+
+
+def evaluate_motion(test: MotionTest, on_clip: Callable[[], None]) -> MotionResult:
+    """Score the network beside the classical methods, on clean keys and with the paper's noise and its mirror image."""
+    clips = read_test_clips(test)
+    network = load_network(test.model)
+    name = network_name(network)
+    methods: dict[str, Predictor] = {name: network_predictor(network)}
+    methods |= {method: classical_predictor(method) for method in BASELINES}
+    points = [clip.points_TJ2 for clip in clips]
+    scores = score_methods(points, methods, test.key_steps, test.noise_keys, test.seed, on_clip)
+    return MotionResult(name, clips, scores)
+
+
+def summarise(result: MotionResult) -> dict[str, object]:
+    """For metrics/motion.json: every measure, and the network's mean absolute error over each other method's."""
+    by_step: dict[str, object] = {}
+    for step, conditions in result.scores.items():
+        by_step[f"step_{step}"] = {
+            condition: {
+                "measures": {
+                    method: {**score.measures._asdict(), "jerk_ratio": score.jerk_ratio}
+                    for method, score in methods.items()
+                },
+                "mae_ratio": {
+                    method: methods[result.network].measures.mae / score.measures.mae
+                    for method, score in methods.items()
+                    if method != result.network and score.measures.mae > 0
+                },
+            }
+            for condition, methods in conditions.items()
+        }
+    return {
+        "network": result.network,
+        "num_clips": len(result.clips),
+        "num_frames": sum(len(clip.points_TJ2) for clip in result.clips),
+        "subjects": sorted({clip.subject for clip in result.clips}),
+        **by_step,
+    }
+
+
+def plot_rows(result: MotionResult) -> list[dict[str, object]]:
+    """For `dvc plots`: the mean absolute error of every method, condition and key step."""
+    return [
+        {
+            "key_step": step,
+            "method": f"{method}, {condition}",
+            "mae": result.scores[step][condition][method].measures.mae,
+        }
+        for step in result.scores
+        for condition in CONDITIONS
+        for method in result.scores[step][condition]
+    ]
+
+
+def write_animation(path: Path, test: MotionTest, clips: Sequence[TestClip], ffmpeg: str) -> None:
+    """Truth, network and a classical method side by side, on the test clips that move most."""
+    network = load_network(test.model)
+    name = network_name(network)
+    order = sorted(range(len(clips)), key=lambda i: -_motion(clips[i].points_TJ2))[:NUM_SHOWN]
+    frames = (
+        frame
+        for number in order
+        for condition, classical in SHOWN
+        for frame in _panels(test, clips[number], number, condition, {name: network_predictor(network)} | {
+            classical: classical_predictor(classical)
+        })
+    )  # fmt: skip
+    write_mp4(path, frames, Fraction(FPS // 2), 22, ffmpeg)
+
+
+def _motion(points_TJ2: FloatArray) -> float:
+    """Path length of all joints relative to the hip."""
+    pose_TJ2 = points_TJ2 - points_TJ2[:, Joint.MID_HIP, None]
+    return float(np.linalg.norm(np.diff(pose_TJ2, axis=0), axis=2).sum())
+
+
+def _panels(
+    test: MotionTest, clip: TestClip, number: int, condition: Condition, methods: Mapping[str, Predictor]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    keys = make_keys(clip.points_TJ2, SHOWN_STEP, condition, test.noise_keys, [test.seed, number])
+    shown: dict[str, FloatArray] = {"truth": clip.points_TJ2}
+    shown |= {name: predict(keys.points_KJ2, keys.is_seen_KJ, SHOWN_STEP) for name, predict in methods.items()}
+    low, high = clip.points_TJ2.min(axis=(0, 1)), clip.points_TJ2.max(axis=(0, 1))
+    scale = 0.8 * PANEL_PX / max(float((high - low).max()), 1e-6)
+    offset_2 = PANEL_PX / 2 - scale * (low + high) / 2
+    for frame in range(len(clip.points_TJ2)):
+        panels = []
+        for name, points_TJ2 in shown.items():
+            panel = np.full((PANEL_PX, PANEL_PX, 3), _PAPER, np.uint8)
+            _draw(panel, points_TJ2[frame] * scale + offset_2)
+            _write(panel, name, 16)
+            panels.append(panel)
+        _write(panels[0], f"{condition} keys, every {SHOWN_STEP}th", PANEL_PX - 22)
+        _write(panels[0], clip.name[:40], PANEL_PX - 8)
+        yield np.concatenate(panels, axis=1)
+
+
+def _draw(panel: npt.NDArray[np.uint8], points_px_J2: FloatArray) -> None:
+    ends = np.round(np.clip(points_px_J2, -PANEL_PX, 2 * PANEL_PX) * 16).astype(int)
+    for a, b in BONES:
+        side = next((s for s in ("left", "right") if s.upper() in f"{a.name} {b.name}"), "middle")
+        width = 2 if {a, b} & set(LEG_JOINTS) else 1
+        cv2.line(panel, tuple(ends[a].tolist()), tuple(ends[b].tolist()), _SIDES[side], width, cv2.LINE_AA, 4)
+
+
+def _write(panel: npt.NDArray[np.uint8], text: str, y_px: int) -> None:
+    cv2.putText(panel, text, (6, y_px), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _INK, 1, cv2.LINE_AA)
