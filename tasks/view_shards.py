@@ -5,7 +5,7 @@ Axes: T frames, J joints (19), E entries of a network row (19), 2 = (u, v) proje
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,22 +147,31 @@ def open_shard(path: Path) -> Table:
 def check_leaks(train: Iterable[SequenceFacts], test: Iterable[SequenceFacts]) -> None:
     """Refuse a test set that training knows.
 
-    Raises: TableError where a subject, a sequence's name, or a recording under another name is on both sides.
+    Raises: TableError where both sides have a subject, a subject's sequence in another folder (a copy of a data set:
+        DATASET/SUBJECT without DATASET; different people may well have sequences of one name), or the same recording
+        under another name.
     """
     train, test = list(train), list(test)
-    for column, called in (("subject", "subject"), ("sequence", "sequence"), ("source_sha256", "recording")):
-        known = {getattr(facts, column): facts for facts in reversed(train)}
+    for called, what_is in _LEAKS.items():
+        known = {what_is(facts): facts for facts in reversed(train)}
         for facts in test:
-            other = known.get(getattr(facts, column))
+            other = known.get(what_is(facts))
             if other is None:
                 continue
-            what = facts.subject if column == "subject" else f"{facts.subject}/{facts.sequence}"
-            also = f" as {other.subject}/{other.sequence}" if column != "subject" else ""
+            what = facts.subject if called == "subject" else f"{facts.subject}/{facts.sequence}"
+            also = "" if called == "subject" else f" as {other.subject}/{other.sequence}"
             raise TableError(
                 f"{called} {what} of {facts.subset} (test) is also in {other.subset} (train){also}; write"
                 f" {facts.subject} into mocap.{facts.subset}.without, or {other.subject} into"
                 f" mocap.{other.subset}.without"
             )
+
+
+_LEAKS: Mapping[str, Callable[[SequenceFacts], object]] = {
+    "subject": lambda facts: facts.subject,
+    "sequence": lambda facts: (facts.subject.rpartition("/")[2], facts.sequence),
+    "recording": lambda facts: facts.source_sha256,
+}
 
 
 def moments_to_json(moments: Moments) -> str:

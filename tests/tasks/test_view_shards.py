@@ -143,7 +143,7 @@ TRAIN = [facts("cmu-train", "cmu/1", "walk", "x"), facts("cmu-train", "cmu/2", "
 
 
 def test_subsets_without_anything_in_common_do_not_leak():
-    check_leaks(TRAIN, [facts("cmu-test", "cmu/3", "jump", "z"), facts("cmu-test", "cmu/3", "hop", "w")])
+    check_leaks(TRAIN, [facts("cmu-test", "cmu/3", "jump", "z"), facts("cmu-test", "cmu/3", "walk", "w")])
     check_leaks(TRAIN, [])
 
 
@@ -151,7 +151,7 @@ def test_subsets_without_anything_in_common_do_not_leak():
     ("leak", "message", "subjects"),
     [
         (facts("cmu-test", "cmu/2", "hop", "w"), "subject cmu/2 of cmu-test (test) is also in", ("cmu/2", "cmu/2")),
-        (facts("cmu-test", "cmu/3", "walk", "w"), "sequence cmu/3/walk of cmu-test", ("cmu/3", "cmu/1")),
+        (facts("cmu-test", "copy/1", "walk", "w"), "sequence copy/1/walk of cmu-test", ("copy/1", "cmu/1")),
         (facts("cmu-test", "cmu/3", "hop", "y"), "recording cmu/3/hop of cmu-test", ("cmu/3", "cmu/2")),
     ],
 )
