@@ -19,6 +19,10 @@ app = typer.Typer(
 )  # fmt: skip
 params_app = typer.Typer(no_args_is_help=True, help="The parameter sets of the project.")
 app.add_typer(params_app, name="params")
+import_app = typer.Typer(no_args_is_help=True, help="The 2021 authors' files to ours.")
+app.add_typer(import_app, name="import")
+export_app = typer.Typer(no_args_is_help=True, help="Ours to the 2021 authors' files.")
+app.add_typer(export_app, name="export")
 
 
 @app.command(epilog="Example: inbetween stage pose sample")
@@ -96,6 +100,42 @@ def params_use(name: Annotated[str, typer.Argument(help="a file of params/: pape
     from flows.check import use_params
 
     use_params(name)
+
+
+@import_app.command(
+    "checkpoint",
+    epilog="Example: inbetween import checkpoint model_epoch399.pth data/raw/given/motion/authors"
+    " --mean mean_pose.npy --std std_pose.npy",
+)
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="the authors' .pth or .pt file of a motion network")],
+    folder: Annotated[Path, typer.Argument(help="the checkpoint folder to write")],
+    encoder_mask: Annotated[
+        str, typer.Option(help="plus-one: weights the authors published (torch 1.4); exclude: trained in torch >= 1.5")
+    ] = "plus-one",
+    num_heads: Annotated[int, typer.Option(min=1, help="attention heads, which the file does not tell")] = 8,
+    mean: Annotated[Path | None, typer.Option(help="mean_pose.npy of the data it was trained on")] = None,
+    std: Annotated[Path | None, typer.Option(help="std_pose.npy of the data it was trained on")] = None,
+) -> None:
+    """The authors' weights of the motion network as a checkpoint folder; its size is found from the shapes."""
+    from flows.progress import say
+    from tasks.authors_checkpoint import import_authors_checkpoint
+
+    say(import_authors_checkpoint(file, folder, encoder_mask=encoder_mask, num_heads=num_heads, mean=mean, std=std))
+
+
+@export_app.command("checkpoint", epilog="Example: inbetween export checkpoint data/models/motion model.pth")
+def export_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="a checkpoint folder that holds a transformer")],
+    file: Annotated[Path, typer.Argument(help="the file to write, with the authors' names")],
+    mean: Annotated[Path | None, typer.Option(help="mean_pose.npy to write beside it")] = None,
+    std: Annotated[Path | None, typer.Option(help="std_pose.npy to write beside it")] = None,
+) -> None:
+    """A motion transformer's weights as a file with the authors' names."""
+    from flows.progress import say
+    from tasks.authors_checkpoint import export_authors_checkpoint
+
+    say(export_authors_checkpoint(folder, file, mean=mean, std=std))
 
 
 def main() -> None:

@@ -336,7 +336,7 @@ def from_authors_state(
     if found is None:
         raise ValueError("holds no input_embed.weight: not a motion network of the authors'")
     config = TransformerConfig(
-        width=found["input_embed.weight"].shape[0],
+        width=_rows_of(found, "input_embed.weight"),
         num_heads=num_heads,
         feedforward=_rows_of(found, "encoder.layers.0.linear1.weight"),
         num_encoder_layers=_count_layers(found, "encoder"),
@@ -363,7 +363,7 @@ def from_authors_state(
 
 def _find_weights(state: Mapping[str, object]) -> dict[str, Tensor] | None:
     """The innermost name -> tensor mapping of a motion network, without a leading "module."."""
-    plain = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    plain = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
     if "input_embed.weight" in plain:
         return plain
     for value in state.values():
@@ -377,6 +377,8 @@ def _find_weights(state: Mapping[str, object]) -> dict[str, Tensor] | None:
 def _rows_of(state: Mapping[str, Tensor], name: str) -> int:
     if name not in state:
         raise ValueError(f"not a motion network of the authors': lacks {name}")
+    if state[name].dim() != 2:
+        raise ValueError(f"not a motion network of the authors': {name} has shape {tuple(state[name].shape)}")
     return state[name].shape[0]
 
 

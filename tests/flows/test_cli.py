@@ -7,7 +7,7 @@ import pytest
 
 from tests.sandbox import Sandbox, copy_project
 
-COMMANDS = ["stage", "repro", "demo", "data", "check", "params use"]
+COMMANDS = ["stage", "repro", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,27 @@ def test_mistakes_are_one_line_that_names_the_remedy(sandbox):
     assert "data/sample/videos/manifest.json" in refuse(sandbox, "inbetween", "stage", "split", "sample")
     shown = refuse(sandbox, "inbetween", "stage", "background", "sample-4")
     assert "data/sample/clips: holds no table; run the stage" in shown
+
+
+def test_a_checkpoint_goes_in_and_out(sandbox, tmp_path):
+    import torch
+
+    from models.motion.transformer import MotionTransformer, TransformerConfig, to_authors_state
+
+    config = TransformerConfig(
+        width=16, num_heads=1, feedforward=8, num_encoder_layers=1, num_decoder_layers=1, dropout=0.1,
+        encoder_mask="exclude",
+    )  # fmt: skip
+    state = to_authors_state(MotionTransformer(config))
+    torch.save({"network": state}, tmp_path / "a.pth")
+    options = ("--num-heads", "1", "--encoder-mask", "exclude")
+    sandbox.run("inbetween", "import", "checkpoint", str(tmp_path / "a.pth"), str(tmp_path / "m"), *options)
+    sandbox.run("inbetween", "export", "checkpoint", str(tmp_path / "m"), str(tmp_path / "b.pth"))
+    back = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+    wrong = ("inbetween", "import", "checkpoint", str(tmp_path / "m" / "config.json"), str(tmp_path / "n"))
+    assert "import checkpoint" in refuse(sandbox, *wrong)
+    assert "config.json: not a file of tensors alone" in refuse(sandbox, *wrong)
 
 
 def test_wrong_params_tools_and_catalogues_are_refused_before_any_work(sandbox):
