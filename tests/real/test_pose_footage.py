@@ -16,10 +16,7 @@ from tasks.pose import MediapipeSettings, PoseSequence, estimate_mediapipe
 from tasks.workers.environment import prepare_mediapipe
 
 FOOTAGE = Path(__file__).parents[3] / "shared" / "footage"
-pytestmark = [
-    pytest.mark.skipif(not FOOTAGE.is_dir(), reason=f"no footage in {FOOTAGE}"),
-    pytest.mark.xdist_group("pose-footage"),  # so that one worker process makes `results` once
-]
+pytestmark = pytest.mark.skipif(not FOOTAGE.is_dir(), reason=f"no footage in {FOOTAGE}")
 SETTINGS = MediapipeSettings(upscale=1, model_complexity=1, timeout_s=120)
 
 
