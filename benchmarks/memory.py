@@ -1,6 +1,6 @@
 """Peak memory of each stage: for a few clips, for 10 times as many, and for a clip 10 times as long.
 
-    python benchmarks/memory.py [--stages split,background,render,pose]
+    python benchmarks/memory.py [--stages split,pose,background,render,evaluate]
 
 The figure is the largest sum of the proportional memory (PSS) of the stage's whole process tree, sampled every 20 ms.
 """
@@ -18,7 +18,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.incremental import repeat_video
 from tests.sandbox import FOOTAGE, Sandbox, copy_project, set_batches, write_batch
 
-ITEMS = {"download": "batch", "split": "batch", "pose": "batch", "background": "batch-8", "render": "batch-flow-8"}
+ITEMS = {
+    "download": "batch",
+    "split": "batch",
+    "pose": "batch",
+    "background": "batch-8",
+    "render": "batch-flow-8",
+    "evaluate": "batch-flow-8",
+}
+NEEDS = {  # of these stages and this render
+    "download": (),
+    "split": ("download",),
+    "pose": ("split",),
+    "background": ("split",),
+    "render": ("background",),
+    "evaluate": ("render", "pose"),
+}
 
 
 def tree_mb(root: psutil.Process) -> float:
@@ -55,9 +70,17 @@ def run_stage(sandbox: Sandbox, name: str) -> tuple[float, float]:
     return peak, time.perf_counter() - start
 
 
+def run_with_needs(sandbox: Sandbox, name: str, done: dict[str, tuple[float, float]]) -> None:
+    """Run a stage after those that it needs; each once. done: stage -> what run_stage gave."""
+    if name not in done:
+        for other in NEEDS[name]:
+            run_with_needs(sandbox, other, done)
+        done[name] = run_stage(sandbox, name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", default="split,background,render")
+    parser.add_argument("--stages", default="split,pose,background,render,evaluate")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--size", default="360,640")
     args = parser.parse_args()
@@ -69,7 +92,8 @@ def main() -> None:
         f"{args.clips * 10} clips of 100 frames": [(f"c{i:03d}", "kick_front", 0, 99) for i in range(args.clips * 10)],
         f"{args.clips} clips of 1000 frames": [(f"c{i:03d}", "long", 0, 999) for i in range(args.clips)],
     }
-    print(f"{'case':<28}" + "".join(f"{name + ' MB':>16}{'s':>8}" for name in args.stages.split(",")))
+    stages = args.stages.split(",")
+    print(f"{'case':<28}" + "".join(f"{name + ' MB':>16}{'s':>8}" for name in stages), flush=True)
     for title, clips in cases.items():
         with tempfile.TemporaryDirectory() as folder:
             sandbox = copy_project(Path(folder) / "project")
@@ -79,11 +103,11 @@ def main() -> None:
                 repeat_video(FOOTAGE / "kick_front.mp4", sandbox.root / "long.mp4", 10)
                 path = sandbox.root / "catalog/batch/videos.csv"
                 path.write_text("video,source,licence\nlong,file:long.mp4,BSD-3-Clause\n")
-            run_stage(sandbox, "download")
-            if "split" not in args.stages.split(","):
-                run_stage(sandbox, "split")
-            cells = [run_stage(sandbox, name) for name in args.stages.split(",")]
-        print(f"{title:<28}" + "".join(f"{mb:>16.0f}{seconds:>8.1f}" for mb, seconds in cells), flush=True)
+            done: dict[str, tuple[float, float]] = {}
+            for name in stages:
+                run_with_needs(sandbox, name, done)
+        cells = "".join(f"{mb:>16.0f}{seconds:>8.1f}" for mb, seconds in (done[name] for name in stages))
+        print(f"{title:<28}{cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -93,9 +93,10 @@ def _score(
     """Render a clip from its keys, and compare the half-way frames."""
     key_rows = np.arange(0, len(images), step)
     rows = np.arange(key_rows[-1] + 1)
-    joints_TJD = interpolate_joints(key_rows / 1.0, observed.joints_px_TJD, rows / 1.0, motion)
-    torso_px = torso_length(observed.joints_px_TJD)
-    truth_torso_px = torso_length(truth.joints_px_TJD)
+    keys_TJD, truth_TJD = observed.repaired(), truth.repaired()
+    joints_TJD = interpolate_joints(key_rows / 1.0, keys_TJD, rows / 1.0, motion)
+    torso_px = torso_length(keys_TJD)
+    truth_torso_px = torso_length(truth_TJD)
     found = []
     seconds, num_frames = 0.0, 0
     for number, start in enumerate(key_rows[:-1].tolist()):
@@ -103,8 +104,8 @@ def _score(
             images[start],
             images[start + step],
             (_matte(observed, number), _matte(observed, number + 1)),
-            observed.joints_px_TJD[number],
-            observed.joints_px_TJD[number + 1],
+            keys_TJD[number],
+            keys_TJD[number + 1],
             torso_px,
         )
         offsets = range(1, step)
@@ -113,7 +114,7 @@ def _score(
         seconds += time.process_time() - before
         num_frames += len(frames)
         middle = start + step // 2
-        joints_px_JD = truth.joints_px_TJD[middle]
+        joints_px_JD = truth_TJD[middle]
         height, width = images[middle].shape[:2]
         is_person_HW = person_mask(
             _matte(truth, middle), joints_px_JD, height, width, MASK_MARGIN_TORSO_SHARE, truth_torso_px

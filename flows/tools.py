@@ -55,8 +55,9 @@ def check_tools(
     for name in names:
         found = installed_version(name, ffmpeg)
         if recorded.get(name) != found:
+            remedy = "set run.ffmpeg to pinned" if name == "ffmpeg" and ffmpeg == "system" else "run `make env`"
             raise ToolError(
-                f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; run `make env`"
+                f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; {remedy}"
                 f" for the recorded one, or write the new version into tools.yaml and have its stages run again"
             )
     return {name: recorded[name] for name in names}

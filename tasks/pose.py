@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.pose.follow import appearance, crop_around_track, follow_person
+from models.pose.follow import Anchor, Candidate, Track, appearance, crop_around_track, find_tracks, follow_person
 from models.pose.repair import repair_poses
 from models.skeleton import (
     NUM_HAND_POINTS,
@@ -59,24 +59,47 @@ class MediapipeSettings:
 
 
 class PoseSequence(NamedTuple):
-    """One pass over one chunk of a clip: its frame numbers and their pictures (H, W, 3) uint8 BGR, read once."""
+    """One pass over a clip, or a chunk of one: its frame numbers and their pictures (H, W, 3) uint8 BGR, read once.
+
+    num_lead: frames at the beginning that belong to the chunk before.
+    is_part: True = everybody's tracks are wanted, to find the clip's person among the tracks of all chunks.
+    anchors: where the clip's person is in other chunks; without them, whoever is worth most here is followed.
+    """
 
     name: str
     frames: Sequence[int]
     images: Iterable[Image]
+    num_lead: int = 0
+    is_part: bool = False
+    anchors: Sequence[Anchor] = ()
 
 
 class PoseResult(NamedTuple):
-    """joints_px_TJD (T, 19, 3) float32.  keypoints_TK (T, K) float32: the estimator's raw points, flattened;
-    mediapipe: tracked then static, each body 33, left hand 21, right hand 21 (x px, y px, score), K = 450; openpose:
-    body 25, left, right hand 21, K = 201.  mattes: an 8-bit PNG a frame, or None where there is none.
+    """What was found of one person in a sequence; left and right are as the estimator has them.
+
+    tracked_TJD (T, 19, 3) float32.  static_TJD: the same from the frame alone, or None where there is one detection.
+    keypoints_TK (T, K) float32: the estimator's raw points, flattened; mediapipe: tracked then static, each body 33,
+    left hand 21, right hand 21 (x px, y px, score), K = 450; openpose: body 25, left, right hand 21, K = 201.
+    mattes: an 8-bit PNG a frame, or None where there is none.  tracks: of everybody, where they were wanted.
     """
 
     name: str
     frames: tuple[int, ...]
-    joints_px_TJD: Float32Array
+    tracked_TJD: Float32Array
+    static_TJD: Float32Array | None
     keypoints_TK: Float32Array
     mattes: list[bytes | None]
+    tracks: list[Track]
+
+    def repaired(self) -> Float32Array:
+        """(T, 19, 3) joints px, where the sequence is the whole pass."""
+        return repair_pass(self.frames, self.tracked_TJD, self.static_TJD)
+
+
+def repair_pass(frames: Sequence[int], tracked_TJD: Float32Array, static_TJD: Float32Array | None) -> Float32Array:
+    """(T, 19, 3): left and right put right over a whole pass, and the two detections joined."""
+    is_dense = static_TJD is None or _is_consecutive(frames)
+    return repair_poses(tracked_TJD, static_TJD, is_dense=is_dense).astype(np.float32)
 
 
 @dataclass
@@ -98,7 +121,7 @@ def estimate_mediapipe(
     settings: MediapipeSettings,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[PoseResult]:
-    """Poses of one person in each sequence: found twice (tracked and static), followed, and repaired.
+    """Poses of one person in each sequence: found twice (tracked and static), and followed.
 
     MediaPipe returns one person, and may jump to somebody else. Frames whose tracked detection is nobody or somebody
     else than in the rest of the sequence are run once more, on a crop around where the person should be; where that
@@ -208,21 +231,29 @@ def drop_unseen(joints_px_TJD: FloatArray, size_px: tuple[int, int]) -> FloatArr
 def _crops_to_rerun(found: _Detections) -> dict[int, list[int]]:
     """Where in the sequence the tracked detection is not the person, and the box to look into there."""
     tracked, static = (_to_joints(points, found.size_px) for points in (found.tracked_TPD, found.static_TPD))
-    reference = _follow(found, [tracked, static])
+    reference = _follow(found, [tracked, static], _candidates(found, [tracked, static]))
     is_tracked: BoolArray = np.asarray(is_seen(reference).any(axis=1))
-    if not is_tracked.any():
+    anchors = found.sequence.anchors
+    if not is_tracked.any() and not anchors:
         return {}
-    boxes = crop_around_track(reference, is_tracked, found.size_px)
+    boxes = crop_around_track(reference, is_tracked, found.size_px, anchors=anchors)
     return {int(t): boxes[t].tolist() for t in np.flatnonzero(~_is_same_person(tracked, reference))}
 
 
-def _follow(found: _Detections, detections: list[Float32Array]) -> Float32Array:
-    """(T, 19, 3): of several detections a frame that of the clip's person; zeros where none is."""
+def _candidates(found: _Detections, detections: list[Float32Array]) -> list[list[Candidate]]:
+    """For each frame its detections, and how they look."""
     candidates = []
     for t, name in enumerate(found.files):
         image = np.asarray(cv2.imread(str(found.folder / name), cv2.IMREAD_COLOR), np.uint8)
         candidates.append([(joints[t], appearance(image, joints[t])) for joints in detections])
-    chosen_T = follow_person(candidates)
+    return candidates
+
+
+def _follow(
+    found: _Detections, detections: list[Float32Array], candidates: Sequence[Sequence[Candidate]]
+) -> Float32Array:
+    """(T, 19, 3): of several detections a frame that of the clip's person; zeros where none is."""
+    chosen_T = follow_person(candidates, found.sequence.anchors)
     picked = np.stack(detections)[np.maximum(chosen_T, 0), np.arange(len(chosen_T))]
     return np.where((chosen_T >= 0)[:, None, None], picked, np.float32(0))
 
@@ -238,7 +269,7 @@ def _is_same_person(joints_px_TJD: Float32Array, reference_px_TJD: Float32Array)
 
 
 def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
-    """Follow the person once more with the crops' detections, leave out everybody else, repair."""
+    """Follow the person once more with the crops' detections, and leave out everybody else."""
     cropped_TPD = np.zeros_like(found.static_TPD)
     crop_mattes: dict[int, bytes] = {}
     if rerun:
@@ -249,12 +280,12 @@ def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
     tracked, static, cropped = (
         _to_joints(points, found.size_px) for points in (found.tracked_TPD, found.static_TPD, cropped_TPD)
     )
-    reference = _follow(found, [tracked, static, cropped]) if rerun else _follow(found, [tracked, static])
+    detections = [tracked, static, cropped] if rerun else [tracked, static]
+    candidates = _candidates(found, detections)
+    reference = _follow(found, detections, candidates)
     is_tracked, is_static, is_cropped = (_is_same_person(joints, reference) for joints in (tracked, static, cropped))
     static_TPD = np.where(is_cropped[:, None, None], cropped_TPD, found.static_TPD)
-    second = np.where(is_cropped[:, None, None], cropped, np.where(is_static[:, None, None], static, 0.0))
-    is_dense = _is_consecutive(found.sequence.frames)
-    joints = repair_poses(np.where(is_tracked[:, None, None], tracked, 0.0), second, is_dense=is_dense)
+    second = np.where(is_cropped[:, None, None], cropped, np.where(is_static[:, None, None], static, np.float32(0)))
     mattes: list[bytes | None] = []
     for t, matte in enumerate(found.mattes):
         # The whole picture's matte is of whom the tracker followed, or of the static detection where it lost all.
@@ -263,19 +294,19 @@ def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
     return PoseResult(
         name=found.sequence.name,
         frames=tuple(found.sequence.frames),
-        joints_px_TJD=joints.astype(np.float32),
-        keypoints_TK=np.concatenate([found.tracked_TPD, static_TPD], axis=1).reshape(len(joints), -1),
+        tracked_TJD=np.where(is_tracked[:, None, None], tracked, np.float32(0)),
+        static_TJD=second,
+        keypoints_TK=np.concatenate([found.tracked_TPD, static_TPD], axis=1).reshape(len(tracked), -1),
         mattes=mattes,
+        tracks=find_tracks(candidates, found.sequence.num_lead) if found.sequence.is_part else [],
     )
 
 
-def read_openpose(folder: Path, name: str, frames: Sequence[int], images: Iterable[Image] | None = None) -> PoseResult:
+def read_openpose(folder: Path, sequence: PoseSequence) -> PoseResult:
     """One person's poses from a folder of OpenPose JSON: `NAME_000000000012_keypoints.json` is frame 12.
 
-    Of several people the same one is followed through the frames; left and right are repaired.
+    Of several people the same one is followed through the frames. Others than the sequence's frames are not looked at.
 
-    Args:   frames: the frames to read, in order; others in the folder are not looked at.
-            images: their pictures (H, W, 3) uint8 BGR, for telling people apart by colour too.
     Raises: SourceError if the folder or a frame's file is missing, twice there, or not what OpenPose writes.
     """
     if not folder.is_dir():
@@ -287,34 +318,30 @@ def read_openpose(folder: Path, name: str, frames: Sequence[int], images: Iterab
             raise SourceError(f"{path}: frame {int(match[1])} is there twice; keep one video's files in {folder}")
         if match:
             files[int(match[1])] = path
-    pictures: Iterable[Image | None] = [None] * len(frames) if images is None else images
     people: list[list[Float32Array]] = []
     candidates = []
-    for frame, image in zip(frames, pictures, strict=True):
+    for frame, image in zip(sequence.frames, sequence.images, strict=True):
         if frame not in files:
             raise SourceError(
                 f"{folder}: no *_{frame:012d}_keypoints.json for frame {frame}; run OpenPose on the whole video"
             )
         people.append(_read_people(files[frame]))
         joints = [_openpose_joints(points[None])[0] for points in people[-1]]
-        candidates.append([(each, _look(image, each)) for each in joints])
-    chosen = follow_person(candidates)
+        candidates.append([(each, appearance(image, each)) for each in joints])
+    chosen = follow_person(candidates, sequence.anchors)
     nobody = np.zeros((NUM_BODY_25_POINTS + 2 * NUM_HAND_POINTS, 3), np.float32)
     points_TPD = np.stack(
         [nobody, *(row[index] if index >= 0 else nobody for row, index in zip(people, chosen, strict=True))]
     )[1:]
     return PoseResult(
-        name=name,
-        frames=tuple(frames),
-        joints_px_TJD=repair_poses(_openpose_joints(points_TPD)).astype(np.float32),
+        name=sequence.name,
+        frames=tuple(sequence.frames),
+        tracked_TJD=_openpose_joints(points_TPD),
+        static_TJD=None,
         keypoints_TK=points_TPD.reshape(len(points_TPD), -1),
         mattes=[None] * len(points_TPD),
+        tracks=find_tracks(candidates, sequence.num_lead) if sequence.is_part else [],
     )
-
-
-def _look(image: Image | None, joints_px_JD: Float32Array) -> FloatArray:
-    """Colours, or unknown where there is no picture."""
-    return appearance(np.zeros((1, 1, 3), np.uint8) if image is None else image, joints_px_JD)
 
 
 def _openpose_joints(points_TPD: Float32Array) -> Float32Array:

@@ -1,40 +1,31 @@
 """Report: one page that opens from disk, with players in step, measures, plots and error maps of every render.
 
-The page is tasks/report.html.j2; its media lie beside it. Nothing is fetched from anywhere. What is missing (a render,
-its measures, a clip) is said on the page and does not stop it. The same input gives the same bytes.
+The page is tasks/report.html.j2; its media (tasks/report_media.py) lie beside it. Nothing is fetched from anywhere.
+What is missing (a render, its measures, a clip) is said on the page and does not stop it. The same input gives the same
+bytes.
 """
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import jinja2
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from models.measures import ERROR_MAP_FULL_SCALE, error_map
-from tasks.tables import Image, Table, decode_png
-from tasks.video import resize_image, write_mp4
+from tasks.report_media import NUM_COLOURS, Media, PlotPicture, Series, Video, draw_plots
+from tasks.tables import Table, decode_png
 
 TEMPLATE = "report.html.j2"
 # Order and colour of the methods that the project knows; the template has the colours, for light and dark.
 METHODS = ("blend", "flow", "rife", "warp", "neural")
 REFERENCE = "warp"  # its worst and median frames are the samples, where it was rendered
-NUM_COLOURS = 8
-MEDIA_CRF = 20  # for looking at; the numbers come from the lossless tables
-JPEG_QUALITY = 88
 SAMPLE_MARGIN = 0.2  # of the person's box, kept around it in the samples
 
 FloatArray = npt.NDArray[np.float64]
@@ -91,7 +82,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    series: "Series"
+    series: Series
     cells: list[Cell]
 
 
@@ -99,13 +90,6 @@ class MeasureTable(NamedTuple):
     title: str
     columns: list[Measure]
     rows: list[Row]
-
-
-class Series(NamedTuple):
-    """A method as the page shows it: one name and one colour at every key step."""
-
-    label: str
-    colour: int
 
 
 class Player(NamedTuple):
@@ -134,17 +118,8 @@ class Sample(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """svgs: class name -> picture. left, right: where the first and the last frame are, share of the width."""
-
-    svgs: list["PlotPicture"]
+    svgs: list[PlotPicture]
     measure: str
-
-
-class PlotPicture(NamedTuple):
-    name: str
-    svg: Markup
-    left: float
-    right: float
 
 
 @dataclass
@@ -187,25 +162,9 @@ class StepResult:
 class _Build:
     """What is gathered while the page is put together."""
 
-    folder: Path
-    media_height: int
-    ffmpeg: str
+    media: Media
     series: Mapping[str, Series]
     notes: list[str] = field(default_factory=list)
-    videos: dict[Path, "_Video"] = field(default_factory=dict)
-
-    def add_video(self, name: str, video: "_Video") -> str:
-        self.videos[self.folder / name] = video
-        return name
-
-
-class _Video(NamedTuple):
-    """Rows of a table's pictures as an mp4; a row may stand several times in a row."""
-
-    kind: str
-    table: Path
-    rows: list[int]
-    fps: Fraction
 
 
 class _Measured(NamedTuple):
@@ -241,7 +200,7 @@ def write_report(
         ffmpeg: the program.
         workers: videos written at a time.
     """
-    build = _Build(folder, media_height, ffmpeg, name_series(renders))
+    build = _Build(Media(folder, media_height, ffmpeg), name_series(renders))
     ordered = sorted(
         renders, key=lambda entry: (entry.batch, entry.key_step, build.series[entry.name].colour, entry.name)
     )
@@ -261,7 +220,7 @@ def write_report(
     build.notes += [
         f"Clip {clip} was skipped: {reason or 'its video was skipped'}." for clip, reason in sorted(skipped.items())
     ]
-    _write_videos(build, workers)
+    build.media.write_videos(workers)
     html = _render_page(
         clips=clips,
         results=results,
@@ -371,12 +330,12 @@ def _list_players(
     first = measured[0]
     media = f"media/{batch}/{clip}"
     held = np.maximum.accumulate([i if is_key else 0 for i, is_key in enumerate(first.is_key)]).tolist()
-    name = build.add_video(f"{media}/input-{key_step}.mp4", _Video("render", first.files.render, held, first.fps))
+    name = build.media.add_video(f"{media}/input-{key_step}.mp4", Video("render", first.files.render, held, first.fps))
     yield Player("input", "input", f"{_rate(first.fps / key_step)} FPS", name, None, "[]")
     for m in measured:
         series = build.series[m.entry.name]
         rows = list(range(len(m.frames)))
-        name = build.add_video(f"{media}/render-{m.entry.name}.mp4", _Video("render", m.files.render, rows, m.fps))
+        name = build.media.add_video(f"{media}/render-{m.entry.name}.mp4", Video("render", m.files.render, rows, m.fps))
         detail = "" if m.entry.motion in series.label else f"{m.entry.motion} motion"
         psnr = json.dumps([_rounded(m.psnr.get(f)) for f in m.frames], separators=(",", ":"))
         yield Player("method", series.label, detail, name, series, psnr)
@@ -384,36 +343,9 @@ def _list_players(
         row_of = {int(frame): row for row, frame in enumerate(Table("clip", first.files.truth).frames)}
         if all(frame in row_of for frame in first.frames):
             rows = [row_of[frame] for frame in first.frames]
-            video = _Video("clip", first.files.truth, rows, first.fps)
-            name = build.add_video(f"{media}/truth-{first.frames[0]}-{first.frames[-1]}.mp4", video)
+            video = Video("clip", first.files.truth, rows, first.fps)
+            name = build.media.add_video(f"{media}/truth-{first.frames[0]}-{first.frames[-1]}.mp4", video)
             yield Player("truth", "truth", f"{_rate(first.fps)} FPS", name, None, "[]")
-
-
-def _write_videos(build: _Build, workers: int) -> None:
-    def write(item: tuple[Path, _Video]) -> None:
-        path, video = item
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_mp4(path, _pictures(video, build.media_height), video.fps, MEDIA_CRF, build.ffmpeg)
-
-    # Threads: the work is in ffmpeg's processes and in OpenCV, which lets others run.
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        list(pool.map(write, build.videos.items()))
-
-
-def _pictures(video: _Video, height: int) -> Iterator[Image]:
-    table = Table(video.kind, video.table)
-    row_shown, image = -1, np.zeros((0, 0, 3), np.uint8)
-    for row in video.rows:
-        if row != row_shown:
-            row_shown, image = row, _fit(table.read_image(row), height)
-        yield image
-
-
-def _fit(image_HWC: Image, max_height: int) -> Image:
-    height, width = image_HWC.shape[:2]
-    if height <= max_height:
-        return image_HWC
-    return resize_image(image_HWC, max(2, round(width * max_height / height)), max_height)
 
 
 # ---- samples with error maps
@@ -437,7 +369,7 @@ def _make_samples(build: _Build, batch: str, clip: str, measured: Sequence[_Meas
         truth_HWC = truth.read_image(truth.frames.tolist().index(frame))
         media = f"media/{batch}/{clip}/{reference.entry.key_step}-{frame}"
         pictures = [
-            SamplePicture("truth", None, _write_picture(build, f"{media}-truth", truth_HWC[rows, columns]), "", "")
+            SamplePicture("truth", None, build.media.write_picture(f"{media}-truth", truth_HWC[rows, columns]), "", "")
         ]
         for m in with_numbers:
             if frame not in m.psnr:
@@ -448,8 +380,8 @@ def _make_samples(build: _Build, batch: str, clip: str, measured: Sequence[_Meas
                 SamplePicture(
                     title=build.series[m.entry.name].label,
                     series=build.series[m.entry.name],
-                    picture=_write_picture(build, f"{media}-{m.entry.name}", image_HWC[rows, columns]),
-                    error=_write_picture(build, f"{media}-{m.entry.name}-error", errors_HWC[rows, columns]),
+                    picture=build.media.write_picture(f"{media}-{m.entry.name}", image_HWC[rows, columns]),
+                    error=build.media.write_picture(f"{media}-{m.entry.name}-error", errors_HWC[rows, columns]),
                     psnr=f"{m.psnr[frame]:.2f} dB",
                 )
             )
@@ -479,15 +411,6 @@ def _person_box(m: _Measured, frame: int) -> tuple[slice, slice]:
         room = round((high - low) * SAMPLE_MARGIN)
         slices.append(slice(max(0, low - room), min(size, high + room)))
     return slices[0], slices[1]
-
-
-def _write_picture(build: _Build, name: str, image_HWC: Image) -> str:
-    path = build.folder / f"{name}.jpg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(".jpg", _fit(image_HWC, build.media_height), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert ok, "OpenCV always has JPEG"
-    path.write_bytes(data.tobytes())
-    return f"{name}.jpg"
 
 
 # ---- numbers
@@ -566,12 +489,6 @@ def _rate(fps: Fraction) -> str:
 
 # ---- plots
 
-# Colours that stand in for the page's own, which differ by light and dark; no other part of a plot has them.
-_INK, _GRID = "#010101", "#020202"
-_SERIES_COLOURS = [f"#0300{i:02x}" for i in range(NUM_COLOURS)]
-_PLOT_SIZES_PX = {"wide": (1120, 230), "narrow": (360, 200)}
-_PLOT_MARGINS_PX = (34, 10, 10, 26)  # left, right, top, bottom
-
 
 def _plot_clip(build: _Build, name: str, measured: Sequence[_Measured]) -> Plot | None:
     """Each method's PSNR over the frames, on the person where it has one."""
@@ -582,56 +499,8 @@ def _plot_clip(build: _Build, name: str, measured: Sequence[_Measured]) -> Plot 
         return None
     first = measured[0]
     keys = [frame for frame, is_key in zip(first.frames, first.is_key, strict=True) if is_key]
-    pictures = [
-        _draw_plot(f"{name}/{size}", size, lines, keys, (first.frames[0], first.frames[-1])) for size in _PLOT_SIZES_PX
-    ]
+    pictures = draw_plots(name, lines, keys, (first.frames[0], first.frames[-1]))
     return Plot(pictures, "Person PSNR" if has_person else "Frame PSNR")
-
-
-def _draw_plot(
-    name: str,
-    size: str,
-    lines: Sequence[tuple[Series, Sequence[tuple[int, float]]]],
-    keys: Sequence[int],
-    span: tuple[int, int],
-) -> PlotPicture:
-    width, height = _PLOT_SIZES_PX[size]
-    left, right, top, bottom = _PLOT_MARGINS_PX
-    # The salt makes the ids that matplotlib draws by chance the same every time, and no two plots' on a page alike.
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
-        axes.set_xlim(span[0], max(span[1], span[0] + 1))
-        for frame in keys:
-            axes.axvline(frame, color=_GRID, linewidth=1)
-        for series, points in lines:
-            (line,) = axes.plot(*zip(*points, strict=True), color=_SERIES_COLOURS[series.colour], linewidth=1.8)
-            line.set_gid(f"series-{series.label}")
-        axes.set_axisbelow(True)
-        axes.locator_params(axis="y", nbins=5)
-        axes.locator_params(axis="x", nbins=12 if size == "wide" else 5, integer=True)
-        axes.tick_params(colors=_INK, length=0)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(_INK)
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return PlotPicture(size, Markup(_themed_svg(out.getvalue())), left / width, 1 - right / width)  # noqa: S704 - ours
-
-
-def _themed_svg(svg: str) -> str:
-    """matplotlib's SVG for a page: in its colours; without prolog, sizes, ids of groups and styles of everything."""
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg [^>]*?)width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'<g id="series-([^"]*)"', r'<g data-series="\1"', svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    colours = {_INK: "var(--muted)", _GRID: "var(--line)"} | {c: f"var(--m{i})" for i, c in enumerate(_SERIES_COLOURS)}
-    for colour, variable in colours.items():
-        svg = svg.replace(colour, variable)
-    return svg
 
 
 # ---- page

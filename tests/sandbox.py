@@ -114,7 +114,8 @@ def set_batches(
     for batch in batches:
         lines += [
             f"  {batch}-{method}-{key_step}:"
-            f" {{batch: {batch}, split: test, key_step: {key_step}, motion: robust, method: {method}}}"
+            f" {{batch: {batch}, split: test, key_step: {key_step}, motion: robust,"
+            f" motion_model: data/raw/embedded/no-model, method: {method}}}"
             for method in methods
         ]
     sandbox.write("params.yaml", "\n".join(lines) + "\n")

@@ -18,7 +18,7 @@ import pytest
 from tests.render_only import make_project, read_last_run
 from tests.sandbox import Sandbox, needs_footage, set_batches, write_batch
 
-pytestmark = [pytest.mark.xdist_group("faults"), needs_footage]
+pytestmark = needs_footage
 
 PLAIN = ("dvc", "repro")
 FLOW = ("inbetween", "repro")

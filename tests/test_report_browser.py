@@ -9,8 +9,8 @@ from tasks.report import write_report
 from tasks.video import ffmpeg_path
 from tests.tasks.report_samples import FPS, NUM_FRAMES, TRUTH_SHARES, make_entry, write_truth
 
-# One browser at a time on a small machine; and one installation of it. Time-outs are for a busy machine.
-pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.timeout(600)]
+# For a busy machine.
+pytestmark = pytest.mark.timeout(600)
 
 QUIET = [
     "--no-sandbox",

@@ -1,13 +1,12 @@
 """Stage pose: the person's 19 joints in every clip, observed passes and truth apart, into data/B/poses."""
 
-import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flows.project import STATE
+from flows.poses import estimate_passes
 from flows.stage import Stage, note_missing_clips
-from tasks.pose import MediapipeSettings
-from tasks.pose_passes import estimate_group, group_calls, list_openpose, plan_poses, write_poses
+from tasks.pose_passes import list_openpose, plan_poses, write_poses
 from tasks.tables import list_tables
 
 TOOLS = ("mediapipe", "numpy", "opencv", "pyarrow")
@@ -25,15 +24,14 @@ def run(stage: Stage) -> None:
         files = {clip: [path, *list_openpose(openpose / clip)] for clip, path in paths.items()}
     outputs = stage.outputs(files, params, sorted(batch.key_steps))
     key = partial(stage.key, params)
-    todo = {
-        output: plan_poses(paths[output.name], batch.key_steps, params.worker, openpose, version, key)
-        for output in stage.pending(outputs)
-    }
-    settings = MediapipeSettings(params.upscale, params.model_complexity, params.timeout_s)
-    work_dir = STATE / "work" / stage.label
-    shutil.rmtree(work_dir, ignore_errors=True)  # what a killed run left
-    work = partial(estimate_group, work_dir=work_dir, settings=settings)
-    stage.do(work, [item for plan in todo.values() for item in plan.items], group=group_calls)
-    shutil.rmtree(work_dir, ignore_errors=True)
-    stage.write([(output, plan.items, partial(write_poses, plan, stage.store)) for output, plan in todo.items()])
+    todo = stage.pending(outputs)
+    plans = [plan_poses(paths[each.name], batch.key_steps, params.worker, openpose, version, key) for each in todo]
+    passes = iter(estimate_passes(stage, [chunks for plan in plans for chunks in plan.passes]))
+    final = [replace(plan, passes=[next(passes) for _ in plan.passes]) for plan in plans]
+    stage.write(
+        [
+            (output, [*plan.items, *done.items], partial(write_poses, done, stage.store))
+            for output, plan, done in zip(todo, plans, final, strict=True)
+        ]
+    )
     stage.place(outputs, stage.data(stage.item, "poses"))

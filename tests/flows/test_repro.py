@@ -15,7 +15,6 @@ from flows.repro import describe_end, describe_failure
 from tests.render_only import CLIPS, make_project, read_last_run
 from tests.sandbox import ROOT, Sandbox, copy_project, needs_footage, set_batches, write_batch
 
-pytestmark = pytest.mark.xdist_group("repro")
 STAGES_B = ["download@b", "split@b", "background@b-8", "render@b-blend-8"]
 
 

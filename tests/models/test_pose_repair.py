@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.pose.follow import appearance, crop_around_track, follow_person
+from models.pose.follow import Anchor, appearance, crop_around_track, find_tracks, follow_person, link_tracks
 from models.pose.repair import find_cheapest_chain, repair_poses
 from models.skeleton import ARM_JOINTS, LEG_JOINTS, Joint, mirror_joints
 
@@ -212,6 +212,58 @@ def test_frames_with_nobody_are_left_out():
     np.testing.assert_array_equal(follow_person([[], []]), [-1, -1])
 
 
+def test_anchor_says_who_is_followed():
+    """The other is there for longer; a known place of the person before, between or after decides."""
+    person, other = stand(20), beside(stand(20), 1.0)
+    shown = [[(other[t], BLUE) if t >= 6 else (person[t], RED)] for t in range(20)]
+    np.testing.assert_array_equal(follow_person(shown) >= 0, [t >= 6 for t in range(20)])
+    for anchor in (Anchor(-3, person[0], RED), Anchor(30, person[6], RED)):
+        np.testing.assert_array_equal(follow_person(shown, [anchor]) >= 0, [t < 6 for t in range(20)])
+    np.testing.assert_array_equal(follow_person(shown[6:], [Anchor(-1, person[5], RED)]), -1)
+
+
+def test_tracks_of_all_who_are_seen_are_found():
+    person, other = stand(20), beside(stand(20), 2.5)
+    other[..., 2] = 0.6
+    twice = person + np.array([2, 0, 0])  # a second detection of the same
+    candidates = [[(other[t], BLUE), (person[t], RED), (twice[t], RED)] for t in range(20)]
+    for t in (0, 19):
+        candidates[t] = [(person[t], RED)]
+    tracks = find_tracks(candidates, num_lead=4)
+    assert [(t.first.position, t.last.position, t.is_followed) for t in tracks] == [(0, 15, True), (0, 14, False)]
+    np.testing.assert_array_equal(tracks[1].first.joints_px_JD, other[4])
+    np.testing.assert_allclose(tracks[1].last.look, BLUE, atol=1e-6)
+    assert tracks[0].worth > tracks[1].worth
+    assert find_tracks([[], []]) == []
+    assert find_tracks([[(person[0], RED)], []], num_lead=1) == []
+
+
+def tracks_of(frames, shown):
+    """The tracks of a chunk of some frames, counted from the clip's first. shown: frame -> candidates."""
+    found = find_tracks([shown(t) for t in frames])
+    start = frames[0]
+    return [
+        track._replace(
+            first=track.first._replace(position=track.first.position + start),
+            last=track.last._replace(position=track.last.position + start),
+        )
+        for track in found
+    ]
+
+
+def test_clips_person_is_linked_across_chunks_without_them():
+    person, other = stand(80), beside(stand(80), 1.0)
+
+    def shown(t):
+        return [(other[t], BLUE)] if 18 <= t < 44 else [(person[t], RED)]
+
+    chunks = [tracks_of(range(start, start + 20), shown) for start in range(0, 80, 20)]
+    # Chunks 0 and 3 are the person's. In 1 there is the other alone; in 2 the person in the longer part.
+    assert link_tracks(chunks) == [0, -1, 0, 0]
+    assert [track.is_followed for track in chunks[2]] == [True, False]
+    assert link_tracks([[], []]) == [-1, -1]
+
+
 def test_appearance_is_that_of_the_torso():
     person = stand(1)[0]
     image = np.full((600, 600, 3), 128, np.uint8)
@@ -246,3 +298,10 @@ def test_crops_run_between_and_past_tracked_frames():
     np.testing.assert_array_equal(boxes[0], boxes[1])
     np.testing.assert_array_equal(boxes[6], boxes[5])
     assert (boxes[:, 3] <= 540).all()
+    # Half-way to where the person is seven frames after the last of these.
+    nowhere = np.zeros(7, bool)
+    is_tracked[5] = False
+    ahead = crop_around_track(person, is_tracked, (600, 540), anchors=[Anchor(7, person[1] + [60, 0, 0], RED)])
+    np.testing.assert_array_equal(ahead[4] - ahead[1], [30, 0, 30, 0])
+    only = crop_around_track(person, nowhere, (600, 540), anchors=[Anchor(7, person[1], RED)])
+    np.testing.assert_array_equal(only, ahead[[1] * 7])

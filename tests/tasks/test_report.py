@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.report import RenderEntry, Series, make_tables, name_series, pick_samples, write_report
+from tasks.report import RenderEntry, make_tables, name_series, pick_samples, write_report
+from tasks.report_media import Series
 from tasks.video import ffmpeg_path
 from tests.tasks.report_samples import NUM_FRAMES, TRUTH_SHARES, make_entry, true_image, write_truth
 
