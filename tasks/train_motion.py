@@ -85,7 +85,7 @@ def train_motion(training: MotionTraining, out: Path | None, log: Log) -> None:
     except TrainingError as error:
         raise SourceError(f"train_motion: {error}") from error
     except ValueError as error:  # no sequence is long enough, more processes than clips
-        raise ParamsError(f"params.yaml: train_motion: {error}") from error
+        raise ParamsError(f"train_motion: {error}") from error
     if out is None:
         return
     provenance = training.facts() | {
@@ -110,7 +110,7 @@ def make_network(training: MotionTraining) -> nn.Module:
         wanted = (training.network, dict(training.network_config))
         if found != wanted:
             raise SourceError(
-                f"params.yaml: train_motion.start: {training.start} holds {found[0]} {found[1]}, where {wanted[0]}"
+                f"train_motion.start: {training.start} holds {found[0]} {found[1]}, where {wanted[0]}"
                 f" {wanted[1]} is to be trained; name a checkpoint of that size, or data/raw/embedded/no-model"
             )
         return network
@@ -118,7 +118,7 @@ def make_network(training: MotionTraining) -> nn.Module:
     try:
         network = build_network(training.network, training.network_config)
     except CheckpointError as error:
-        raise ParamsError(f"params.yaml: train_motion: {error}") from error
+        raise ParamsError(f"train_motion: {error}") from error
     assert isinstance(network, TangentNetwork | MotionTransformer)
     network.rows.set(read_normalisation(training.train))
     return network
