@@ -81,7 +81,9 @@ def test_wrong_params_tools_and_catalogues_are_refused_before_any_work(sandbox):
 
 
 def test_params_use_replaces_on_a_clean_tree_only(sandbox):
-    assert "there is no such set; there are paper, sample" in refuse(sandbox, "inbetween", "params", "use", "nope")
+    assert "there is no such set; there are paper, pretrain, sample" in refuse(
+        sandbox, "inbetween", "params", "use", "nope"
+    )
     sandbox.write("CHANGELOG.md", "changed")
     assert "commit them first" in refuse(sandbox, "inbetween", "params", "use", "paper")
     sandbox.run("git", "checkout", "CHANGELOG.md")

@@ -18,7 +18,7 @@ def load(tmp_path, text: str) -> Params:
     return load_params(path)
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/paper.yaml", "params/sample.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "params/paper.yaml", "params/sample.yaml", "params/pretrain.yaml"])
 def test_shipped_sets_load(name):
     load_params(ROOT / name)
 
@@ -26,9 +26,18 @@ def test_shipped_sets_load(name):
 def test_all_sets_have_the_same_keys():
     def sections(name):
         params = load_params(ROOT / name).model_dump()
-        return {key: sorted(value) for key, value in params.items() if key not in {"batches", "backgrounds", "renders"}}
+        return {
+            key: sorted(value)
+            for key, value in params.items()
+            if key not in {"mocap", "batches", "backgrounds", "renders"}
+        }
 
-    assert sections("params.yaml") == sections("params/paper.yaml") == sections("params/sample.yaml")
+    assert (
+        sections("params.yaml")
+        == sections("params/paper.yaml")
+        == sections("params/sample.yaml")
+        == sections("params/pretrain.yaml")
+    )
 
 
 @pytest.mark.parametrize(
