@@ -22,7 +22,7 @@ import models
 from models.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from models.motion.filling import fill_points
 from models.motion.splines import frame_times
-from models.motion.tangents import LEGS_SWAPPED, TangentNetwork
+from models.motion.tangents import BAD_FROM, LEGS_SWAPPED, TangentNetwork
 from models.motion.transformer import MotionTransformer, spread_keys
 from models.motion.views import (
     PAPER_OFFSET_PX,
@@ -338,7 +338,7 @@ def _predict_tangents(
         ]
         logits = over_windows(lambda filled, is_seen: network.detect(filled, is_seen, key_step), inputs)
         is_swapped = [swap_K.numpy() > 0 for swap_K, _ in logits]
-        is_bad = [bad_KJ.numpy() > 0 for _, bad_KJ in logits]
+        is_bad = [bad_KJ.numpy() > BAD_FROM for _, bad_KJ in logits]
     own, is_good, filled = [], [], []
     for clip, swap_K, bad_KJ in zip(clips, is_swapped, is_bad, strict=True):
         from_KJ = np.where(swap_K[:, None], LEGS_SWAPPED, np.arange(NUM_JOINTS))[..., None]

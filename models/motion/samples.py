@@ -28,7 +28,7 @@ PAPER_DROPPED = (J.NOSE, *PAPER_JITTERED)
 PAPER_MAX_OFFSET = 0.5
 PAPER_NUM_JITTERED = 5
 PAPER_NUM_DROPPED = 3
-MIN_OFFSET = 0.01  # a point moved by less is not called bad: detectors are no better
+MIN_OFFSET = 0.03  # a point moved by less is not called bad: filling it would be no better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +171,9 @@ def add_faults(points_KJ2: FloatArray, generator: np.random.Generator, max_fault
     most = max(1, min(max_faulty_keys, num_keys - 1))
     points_KJ2 = points_KJ2.astype(np.float32)
     truth_KJ2 = points_KJ2.copy()
-    # As often all offsets of the clip point one way, along each axis, as each its own; some clips are only a bit off.
+    # Most often all offsets of the clip point one way, along each axis, else each its own; some clips are only a bit off.
     common_sign_2 = generator.choice([-1.0, 1.0], 2)
-    is_common = generator.random() < 0.5
+    is_common = generator.random() < 0.7
     size = PAPER_MAX_OFFSET * (1 if generator.random() < 0.7 else 10 ** generator.uniform(-1, 0))
     for key, joints in _draw_places(generator, num_keys, most, PAPER_NUM_JITTERED):
         sign = common_sign_2 if is_common else generator.choice([-1.0, 1.0], (len(joints), 2))
@@ -194,11 +194,11 @@ def add_faults(points_KJ2: FloatArray, generator: np.random.Generator, max_fault
 def _draw_places(
     generator: np.random.Generator, num_keys: int, most: int, usual: int
 ) -> list[tuple[int, npt.NDArray[np.int64]]]:
-    """Keys, and the joints that are hit in each: as often the same in all keys as others in each."""
+    """Keys, and the joints that are hit in each: most often the same in all keys, else others in each."""
     keys = generator.choice(num_keys, generator.integers(1, most + 1), replace=False)
-    num_joints = usual if generator.random() < 0.5 else int(generator.integers(1, 2 * usual))
+    num_joints = usual if generator.random() < 0.6 else int(generator.integers(1, 2 * usual))
     same = generator.permutation(NUM_JOINTS)[:num_joints]
-    is_same = generator.random() < 0.5
+    is_same = generator.random() < 0.7
     return [(int(key), same if is_same else generator.permutation(NUM_JOINTS)[:num_joints]) for key in keys]
 
 

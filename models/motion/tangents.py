@@ -20,7 +20,7 @@ from models.motion.rows import RowScale
 from models.motion.samples import Batch
 from models.motion.splines import frame_matrices, hermite_matrix, pchip_slopes, slope_matrix, spline_matrix
 from models.motion.transformer import MotionPrediction, check_layout, spread_keys
-from models.skeleton import LEG_JOINTS, MIRRORED, NUM_JOINTS, FloatArray, Joint
+from models.skeleton import BONES, LEG_JOINTS, MIRRORED, NUM_JOINTS, FloatArray, Joint
 
 # What makes the features about 1 in size: a pose's spread, a joint's way from key to key.
 POSE_UNIT = 0.3
@@ -33,9 +33,16 @@ DROPPED_AT = 1e-5  # rows round: a joint this near to (0, 0) was one that is not
 SWAP_MATTERS = 0.1
 RARE_LOGIT = -4.0  # what the detector starts from: some 2 % of points are bad
 POINT_WIDTH = 32
+BAD_FROM = -0.5  # logit: a point wrongly kept is farther off than one wrongly filled
+SHORTEST = 0.02  # what bones are lengthened by before they are compared: one seen from its end says nothing
 
 LEGS_SWAPPED = tuple(MIRRORED[joint] if joint in LEG_JOINTS else joint for joint in Joint)
 _NUM_VALUES = 2 * NUM_JOINTS
+_PARENTS = {child: parent for parent, child in BONES if child is not Joint.NECK} | {
+    Joint.NOSE: Joint.NECK,
+    Joint.NECK: Joint.MID_HIP,
+    Joint.MID_HIP: Joint.NECK,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,8 @@ class TangentConfig:
 class TangentPrediction(NamedTuple):
     """keys_BKJ2: cleaned keys.  slopes_BKJ2: added to the spline's slope at each key, per key step.
     is_bad_BKJ: the point was filled (after legs were put right).  is_swapped_BK: the key's legs were exchanged.
-    bad_logits_BKJ, swap_logits_BK: the detector's, in the order of the input.
+    bad_logits_BKJ, swap_logits_BK: the detector's, in the order of the input.  first_logits_BKJ: what it thought of the
+    points at its first look.
     """
 
     keys_BKJ2: Tensor
@@ -65,6 +73,7 @@ class TangentPrediction(NamedTuple):
     is_swapped_BK: Tensor
     bad_logits_BKJ: Tensor
     swap_logits_BK: Tensor
+    first_logits_BKJ: Tensor
 
 
 class ConvBlock(nn.Module):
@@ -165,20 +174,23 @@ class TangentNetwork(nn.Module):
     """Key frames in, cleaned keys and slopes out; `decode` makes frames of them at any rate or times."""
 
     legs_swapped: Tensor
+    parents: Tensor
 
     def __init__(self, config: TangentConfig) -> None:
         super().__init__()
         self.config = config
         num_flags = 3  # first key, last key, rate
-        self.detector = Stack(
-            4 * _NUM_VALUES + 5 * NUM_JOINTS + num_flags, 1 + NUM_JOINTS, config.num_detector_blocks, config
-        )
-        self.points = PointDetector(num_features=13)
+        num_inputs = 4 * _NUM_VALUES + 7 * NUM_JOINTS + num_flags
+        self.detector = Stack(num_inputs, 1 + NUM_JOINTS, config.num_detector_blocks, config)
+        self.points = PointDetector(num_features=15)
+        self.second_detector = Stack(num_inputs + NUM_JOINTS, NUM_JOINTS, config.num_detector_blocks, config)
+        self.second_points = PointDetector(num_features=16)
         self.tangents = Stack(
             5 * _NUM_VALUES + 2 * NUM_JOINTS + num_flags, 2 * _NUM_VALUES, config.num_tangent_blocks, config
         )
         self.rows = RowScale()
         self.register_buffer("legs_swapped", torch.tensor(LEGS_SWAPPED), persistent=False)
+        self.register_buffer("parents", torch.tensor([_PARENTS[joint] for joint in Joint]), persistent=False)
 
     def forward(
         self, source_BCT: Tensor, source_mask_BT: Tensor, pad_mask_BT: Tensor | None, rate: int
@@ -223,9 +235,9 @@ class TangentNetwork(nn.Module):
             taught: true labels that take the detector's place in some clips (training alone).
         """
         filled_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ, self.rows.usual_pose())
-        swap_logits_BK, bad_logits_BKJ = self.detect(filled_BKJ2, is_seen_BKJ, rate)
+        swap_logits_BK, first_logits_BKJ, bad_logits_BKJ = self._look_twice(filled_BKJ2, is_seen_BKJ, rate, taught)
         is_swapped_BK = (swap_logits_BK > 0) & (not trust_seen)
-        is_bad_BKJ = (bad_logits_BKJ > 0) & (not trust_seen)
+        is_bad_BKJ = (bad_logits_BKJ > BAD_FROM) & (not trust_seen)
         if taught is not None:
             is_swapped_BK = torch.where(taught.is_taught_B[:, None], taught.is_swapped_BK, is_swapped_BK)
             is_bad_BKJ = torch.where(taught.is_taught_B[:, None, None], taught.is_bad_BKJ, is_bad_BKJ)
@@ -233,7 +245,9 @@ class TangentNetwork(nn.Module):
         is_good_BKJ = self.undo_swaps(is_seen_BKJ & ~is_bad_BKJ, is_swapped_BK)
         filled_BKJ2, distance_BKJ = fill_points(points_BKJ2, is_good_BKJ, self.rows.usual_pose())
         keys_BKJ2, slopes_BKJ2 = self.find_slopes(filled_BKJ2, is_good_BKJ, distance_BKJ, rate)
-        return TangentPrediction(keys_BKJ2, slopes_BKJ2, ~is_good_BKJ, is_swapped_BK, bad_logits_BKJ, swap_logits_BK)
+        return TangentPrediction(
+            keys_BKJ2, slopes_BKJ2, ~is_good_BKJ, is_swapped_BK, bad_logits_BKJ, swap_logits_BK, first_logits_BKJ
+        )
 
     @staticmethod
     def decode(keys_BKJ2: Tensor, slopes_BKJ2: Tensor, rate: int) -> Tensor:
@@ -261,18 +275,71 @@ class TangentNetwork(nn.Module):
 
         Args: filled_BKJ2, is_seen_BKJ: as predict's, what is not seen filled.  rate: as predict's.
         """
-        pose_BKJ2 = _relative_pose(filled_BKJ2)
-        before, after = _steps(filled_BKJ2)
-        deviation = _deviation(pose_BKJ2)
+        swap_logits_BK, _, bad_logits_BKJ = self._look_twice(filled_BKJ2, is_seen_BKJ, rate, None)
+        return swap_logits_BK, bad_logits_BKJ
+
+    def _look_twice(
+        self, filled_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: float, taught: "Labels | None"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of exchanged legs, of bad points at the first look, and at the second.
+
+        The second look, at legs put right, holds every point against its neighbours without those that the first took
+        for bad. On few keys with many faults most of what is bad is found there: an exchanged leg hides a moved knee.
+        """
+        flat, of_points = self._describe(filled_BKJ2, filled_BKJ2, is_seen_BKJ, rate)
+        swap_BK1, first_BKJ = self.detector(flat).to(filled_BKJ2.dtype).split([1, NUM_JOINTS], dim=2)
+        first_BKJ = first_BKJ + self.points(of_points).to(filled_BKJ2.dtype)
+        swap_BK = swap_BK1[:, :, 0]
+        is_swapped_BK = swap_BK > 0
+        if taught is not None:
+            is_swapped_BK = torch.where(taught.is_taught_B[:, None], taught.is_swapped_BK, is_swapped_BK)
+        points_BKJ2, is_seen_BKJ, logits_BKJ = (
+            self.undo_swaps(values, is_swapped_BK) for values in (filled_BKJ2, is_seen_BKJ, first_BKJ.detach())
+        )
+        others_BKJ2, _ = fill_points(points_BKJ2, is_seen_BKJ & (logits_BKJ <= BAD_FROM), self.rows.usual_pose())
+        points_BKJ2 = torch.where(is_seen_BKJ[..., None], points_BKJ2, others_BKJ2)
+        flat, of_points = self._describe(points_BKJ2, others_BKJ2, is_seen_BKJ, rate)
+        known_BKJ = torch.tanh(logits_BKJ / 4)
+        second_BKJ = self.second_detector(torch.cat([flat, known_BKJ], dim=2)).to(filled_BKJ2.dtype)
+        of_points = torch.cat([of_points, known_BKJ[..., None]], dim=3)
+        second_BKJ = second_BKJ + self.second_points(of_points).to(filled_BKJ2.dtype)
+        return swap_BK, first_BKJ, self.undo_swaps(second_BKJ, is_swapped_BK)
+
+    def _describe(
+        self, points_BKJ2: Tensor, others_BKJ2: Tensor, is_seen_BKJ: Tensor, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """How each point stands to others in time and in the body: (B, K, features), (B, K, 19, features).
+
+        Args: others_BKJ2: what points are held against: the same, or without those already taken for bad.
+        """
+        hip_BK12 = others_BKJ2[:, :, Joint.MID_HIP, None]
+        pose_BKJ2 = _relative_pose(points_BKJ2, hip_BK12)
+        none = torch.zeros_like(points_BKJ2[:, :1])
+        before = torch.cat([none, points_BKJ2[:, 1:] - others_BKJ2[:, :-1]], dim=1)
+        after = torch.cat([others_BKJ2[:, 1:] - points_BKJ2[:, :-1], none], dim=1)
+        deviation = pose_BKJ2 - _median_around(_relative_pose(others_BKJ2, hip_BK12))
         features = [pose_BKJ2 / POSE_UNIT, *(x / STEP_UNIT for x in (before, after, deviation))]
         # How far a point is off in any direction: given, a large one is found at once.
         sizes = [torch.log1p(x.norm(dim=3) / STEP_UNIT) for x in (deviation, before, after, before - after)]
-        flat = torch.cat(
-            [*(f.flatten(2) for f in features), *sizes, is_seen_BKJ.to(pose_BKJ2.dtype), _flags(filled_BKJ2, rate)], 2
+        plain = [*sizes, *self._compare_bones(points_BKJ2, others_BKJ2), is_seen_BKJ.to(pose_BKJ2.dtype)]
+        flat = torch.cat([*(f.flatten(2) for f in features), *plain, _flags(points_BKJ2, rate)], dim=2)
+        return flat, torch.cat([*features, torch.stack(plain, dim=3)], dim=3)
+
+    def _compare_bones(self, points_BKJ2: Tensor, others_BKJ2: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, 19) twice: the log of a joint's bone to its parent, and of the longest to its children, over what is
+        usual in the clip (the median over keys, of the longer side). A moved point stretches its bones at any key step.
+        """
+        own = others_BKJ2 - others_BKJ2[:, :, self.parents]
+        usual_B1J = own.norm(dim=3).median(dim=1, keepdim=True).values
+        usual_B1J = torch.maximum(usual_B1J, usual_B1J[:, :, list(MIRRORED)])
+        unit = torch.log(usual_B1J + SHORTEST)
+        to_parent = torch.log((points_BKJ2 - others_BKJ2[:, :, self.parents]).norm(dim=3) + SHORTEST) - unit
+        # The same bones with the parent's own point at their end, brought to the parent.
+        to_child = torch.log((others_BKJ2 - points_BKJ2[:, :, self.parents]).norm(dim=3) + SHORTEST) - unit
+        longest = torch.full_like(to_child, -1.0).scatter_reduce(
+            2, self.parents.expand_as(to_child), to_child, "amax", include_self=True
         )
-        swap_BK1, bad_BKJ = self.detector(flat).to(filled_BKJ2.dtype).split([1, NUM_JOINTS], dim=2)
-        of_points = torch.cat([*features, torch.stack([*sizes, is_seen_BKJ.to(pose_BKJ2.dtype)], dim=3)], dim=3)
-        return swap_BK1[:, :, 0], bad_BKJ + self.points(of_points).to(filled_BKJ2.dtype)
+        return to_parent, longest
 
     def find_slopes(
         self, filled_BKJ2: Tensor, is_good_BKJ: Tensor, distance_BKJ: Tensor, rate: float
@@ -288,7 +355,8 @@ class TangentNetwork(nn.Module):
         cubic_KK = slope_matrix(filled_BKJ2.shape[1], filled_BKJ2.device, filled_BKJ2.dtype)
         cubic = _mix(cubic_KK, filled_BKJ2)
         pchip = pchip_slopes(filled_BKJ2.flatten(2)).view_as(filled_BKJ2)
-        features = [_relative_pose(filled_BKJ2) / POSE_UNIT, *(s / STEP_UNIT for s in (before, after, cubic, pchip))]
+        pose_BKJ2 = _relative_pose(filled_BKJ2, filled_BKJ2[:, :, Joint.MID_HIP, None])
+        features = [pose_BKJ2 / POSE_UNIT, *(s / STEP_UNIT for s in (before, after, cubic, pchip))]
         flat = torch.cat(
             [
                 *(f.flatten(2) for f in features),
@@ -313,11 +381,11 @@ def _mix(matrix_TK: Tensor, values_BKJ2: Tensor) -> Tensor:
     return mixed_BTJ2
 
 
-def _relative_pose(points_BKJ2: Tensor) -> Tensor:
-    """Joints relative to the mid hip, the mid hip to its mean over the keys: where the person stands is no matter."""
-    hip_BK12 = points_BKJ2[:, :, Joint.MID_HIP : Joint.MID_HIP + 1]
+def _relative_pose(points_BKJ2: Tensor, hip_BK12: Tensor) -> Tensor:
+    """Joints relative to a mid hip, the mid hip to its mean over the keys: where the person stands is no matter."""
     pose_BKJ2 = points_BKJ2 - hip_BK12
-    centred_BK12 = hip_BK12 - hip_BK12.mean(dim=1, keepdim=True)
+    own_BK12 = points_BKJ2[:, :, Joint.MID_HIP, None]
+    centred_BK12 = own_BK12 - hip_BK12.mean(dim=1, keepdim=True)
     return torch.cat([pose_BKJ2[:, :, : Joint.MID_HIP], centred_BK12, pose_BKJ2[:, :, Joint.MID_HIP + 1 :]], dim=2)
 
 
@@ -328,12 +396,11 @@ def _steps(points_BKJ2: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([none, step], dim=1), torch.cat([step, none], dim=1)
 
 
-def _deviation(pose_BKJ2: Tensor) -> Tensor:
-    """From the median of the four neighbours over time; an end stands in for those beyond it."""
+def _median_around(pose_BKJ2: Tensor) -> Tensor:
+    """The median of the four neighbours over time; an end stands in for those beyond it."""
     index_K = torch.arange(pose_BKJ2.shape[1], device=pose_BKJ2.device)
     around = torch.stack([pose_BKJ2[:, (index_K + d).clamp(0, len(index_K) - 1)] for d in (-2, -1, 1, 2)])
-    median = (around.sum(dim=0) - around.amax(dim=0) - around.amin(dim=0)) / 2
-    return pose_BKJ2 - median
+    return (around.sum(dim=0) - around.amax(dim=0) - around.amin(dim=0)) / 2
 
 
 def _flags(points_BKJ2: Tensor, rate: float) -> Tensor:
@@ -391,7 +458,10 @@ def _detector_loss(network: TangentNetwork, found: TangentPrediction, batch: Bat
         found.swap_logits_BK, batch.is_swapped_BK.float(), swap_weight_BK, reduction="sum"
     )
     # A point that is not seen is known to be bad.
-    bad = functional.binary_cross_entropy_with_logits(
-        found.bad_logits_BKJ, batch.is_bad_BKJ.float(), batch.is_seen_BKJ.float(), reduction="sum"
+    first, bad = (
+        functional.binary_cross_entropy_with_logits(
+            logits_BKJ, batch.is_bad_BKJ.float(), batch.is_seen_BKJ.float(), reduction="sum"
+        )
+        for logits_BKJ in (found.first_logits_BKJ, found.bad_logits_BKJ)
     )
-    return (swap + bad) / (found.bad_logits_BKJ.numel() + found.swap_logits_BK.numel())
+    return (swap + first + bad) / (found.bad_logits_BKJ.numel() + found.swap_logits_BK.numel())

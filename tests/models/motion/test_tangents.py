@@ -26,11 +26,13 @@ def network(seed=0, *, stirred=True):
     generator = np.random.default_rng(seed)
     made.rows.set(Normalisation(generator.normal(0, 0.3, (19, 2)), generator.uniform(0.1, 1, (19, 2))))
     if stirred:
-        for stack in (made.detector, made.tangents):
+        for stack in (made.detector, made.second_detector, made.tangents):
             torch.nn.init.normal_(stack.unembed.weight, std=0.3)
-        torch.nn.init.normal_(made.points.contract.weight, std=0.3)
-        torch.nn.init.zeros_(made.points.contract.bias)
-        torch.nn.init.constant_(made.detector.unembed.bias, -2.0)
+        for points in (made.points, made.second_points):
+            torch.nn.init.normal_(points.contract.weight, std=0.3)
+            torch.nn.init.zeros_(points.contract.bias)
+        for detector in (made.detector, made.second_detector):
+            torch.nn.init.constant_(detector.unembed.bias, -2.0)
     return made.eval()
 
 
