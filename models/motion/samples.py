@@ -171,7 +171,7 @@ def add_faults(points_KJ2: FloatArray, generator: np.random.Generator, max_fault
     most = max(1, min(max_faulty_keys, num_keys - 1))
     points_KJ2 = points_KJ2.astype(np.float32)
     truth_KJ2 = points_KJ2.copy()
-    # Most often all offsets of the clip point one way, along each axis, else each its own; some clips are only a bit off.
+    # Most often all offsets of the clip point one way along each axis, else each its own; some are only a bit off.
     common_sign_2 = generator.choice([-1.0, 1.0], 2)
     is_common = generator.random() < 0.7
     size = PAPER_MAX_OFFSET * (1 if generator.random() < 0.7 else 10 ** generator.uniform(-1, 0))
