@@ -27,6 +27,7 @@ STATIC_DENSE, STATIC_SPARSE = 0.05, -0.05
 SWAP_DISPUTED = 0.01
 SWAP_AGREED = 4.0
 SWAP_AGREED_RANGE = (0.003, 0.3)
+BLOCK_FRAMES = 1024  # steps looked at together: 3 KB a frame
 MAX_AVERAGED = 0.12  # detections of a joint that lie closer than this are averaged
 MAX_BORROWED = 0.3  # a joint is taken from the other detection only if the rest of its group lies this close
 
@@ -104,7 +105,16 @@ def _state_costs(readings_STGD: FloatArray, steps_TSS: FloatArray, torso_px: flo
 
 
 def _step_costs(readings_STGD: FloatArray, torso_px: float) -> FloatArray:
-    """(T - 1, S before, S after) displacement in torsos, summed over joints."""
+    """(T - 1, S before, S after) displacement in torsos, summed over joints; in blocks, for a pass may be long."""
+    num_frames = readings_STGD.shape[1]
+    blocks = [
+        _block_costs(readings_STGD[:, start : start + BLOCK_FRAMES + 1], torso_px)
+        for start in range(0, max(num_frames - 1, 1), BLOCK_FRAMES)
+    ]
+    return np.concatenate(blocks)
+
+
+def _block_costs(readings_STGD: FloatArray, torso_px: float) -> FloatArray:
     before, after = readings_STGD[:, None, :-1], readings_STGD[None, :, 1:]
     seen_before, seen_after = is_seen(before), is_seen(after)
     step = np.linalg.norm(after[..., :2] - before[..., :2], axis=-1) / torso_px

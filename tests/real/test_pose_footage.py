@@ -54,11 +54,15 @@ def estimate(sequences, work_dir):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def mediapipe():
     try:
         prepare_mediapipe()
     except ToolError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def results(mediapipe, tmp_path_factory):
     sequences = [
         sequence("dense", "kick_front", range(24)),
         sequence("truth", "kick_back", range(0, 97, 4)),
@@ -207,7 +211,7 @@ def spliced():
 
 
 @pytest.mark.timeout(600)  # on a busy machine
-def test_same_man_through_chunks_that_alone_follow_others(results, tmp_path):
+def test_same_man_through_chunks_that_alone_follow_others(mediapipe, tmp_path):
     """Chunks of 12 frames: 2 is the walker's alone, 4 shows the man behind the nearer woman."""
     num_frames = 18 + 22 + 22 + 12
     images = picture_column((encode_png(image) for image in spliced()), map(str, range(num_frames)))
