@@ -58,11 +58,13 @@ def tangents(seed=0, *, finds_faults=True):
         TangentConfig(width=32, num_heads=2, num_detector_blocks=2, num_tangent_blocks=2, reach=8)
     ).eval()
     made.rows.set(usual())
-    for stack in (made.detector, made.tangents):
+    for stack in (made.detector, made.second_detector, made.tangents):
         torch.nn.init.normal_(stack.unembed.weight, std=0.1)
-    torch.nn.init.normal_(made.points.contract.weight, std=0.3)
-    torch.nn.init.constant_(made.points.contract.bias, -0.5 if finds_faults else -20.0)
-    torch.nn.init.constant_(made.detector.unembed.bias, 0.0 if finds_faults else -20.0)
+    for points in (made.points, made.second_points):
+        torch.nn.init.normal_(points.contract.weight, std=0.3)
+        torch.nn.init.constant_(points.contract.bias, -0.5 if finds_faults else -20.0)
+    for detector in (made.detector, made.second_detector):
+        torch.nn.init.constant_(detector.unembed.bias, 0.0 if finds_faults else -20.0)
     return made
 
 
