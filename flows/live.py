@@ -29,28 +29,28 @@ class LiveLog:
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         # A run that goes on repeats the steps since its last saved state.
         while self._past and self._past[0][0] < step:
-            self._log(*self._past.pop(0))
+            self._log(*self._past.pop(0), is_past=True)
         self._past = []
         self._log(step, values)
         self._history.parent.mkdir(parents=True, exist_ok=True)
         with self._history.open("a") as file:
-            file.write(json.dumps([step, dict(values)]) + "\n")
+            file.write("\n" + json.dumps([step, dict(values)]))  # in front: the line before may be cut off
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
             for past in self._past:  # a run that was cut off after its last step
-                self._log(*past)
+                self._log(*past, is_past=True)
         self._progress.__exit__(kind, error, trace)
         self._live.end()
 
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
+    def _log(self, step: int, values: Mapping[str, float], *, is_past: bool = False) -> None:
         self._live.step = step
         for name, value in values.items():
             self._live.log_metric(name, value)
         self._live.make_summary()
-        self._progress.advance(step - self._step)
+        (self._progress.skip if is_past else self._progress.advance)(step - self._step)
         self._step = step
 
     def _read_history(self) -> list[tuple[int, dict[str, float]]]:
@@ -60,7 +60,7 @@ class LiveLog:
         for line in self._history.read_text().splitlines():
             try:
                 step, values = json.loads(line)
-            except ValueError:  # the line that the run was killed in
+            except ValueError:  # the first is empty; the line that the run was killed in is cut off
                 continue
             found = {past: kept for past, kept in found.items() if past < step}
             found[step] = values

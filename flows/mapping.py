@@ -7,20 +7,28 @@ In this stage's own processes (one group alone: in the stage's process itself); 
 
 import multiprocessing
 import os
+import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from flows.lifetime import kill_children, start_worker_process
 from flows.progress import say
 from flows.project import RUN_CONTEXT
+from tasks.errors import InbetweenError, ToolError
 
 G = TypeVar("G")
 R = TypeVar("R")
+
+GRACE_S = 5.0  # for a process of a job to end of what ended another
 
 
 def count_workers(workers: int) -> int:
@@ -80,6 +88,7 @@ def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: i
     environment variables. When one fails, all end.
 
     Args: other: picklable.
+    Raises: what `first` raises, or what another process ended of, if that was first.
     """
     if num_ranks == 1:
         first()
@@ -88,39 +97,99 @@ def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: i
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    context = multiprocessing.get_context("spawn")
-    others = [
-        context.Process(target=_run_rank, args=(other, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
-        for rank in range(1, num_ranks)
-    ]
-    for process in others:
-        process.start()
-    threading.Thread(target=_watch_ranks, args=(others,), daemon=True, name="watch-ranks").start()
-    os.environ |= common | {"RANK": "0", "LOCAL_RANK": "0"}
+    own = common | {"RANK": "0", "LOCAL_RANK": "0"}
+    ranks = _start_ranks(other, common, num_ranks)
+    is_over = threading.Event()
+    threading.Thread(target=_watch_ranks, args=(ranks, is_over), daemon=True, name="watch-ranks").start()
+    os.environ |= own
     try:
         first()
-        for process in others:
-            process.join()
-    except BaseException:
-        kill_children()
+    except Exception as error:
+        # Torch tells the first process no more than that it lost another one.
+        failure = None if isinstance(error, InbetweenError) else _wait_for_failure(ranks)
+        is_over.set()
+        if failure:
+            raise failure from error
         raise
+    else:
+        is_over.set()
+        for rank in ranks:
+            rank.process.join()
+    finally:
+        is_over.set()
+        kill_children()
+        for name in own:
+            del os.environ[name]
 
 
-def _run_rank(work: Callable[[], None], environment: dict[str, str]) -> None:
+class _Rank(NamedTuple):
+    """A process of a data-parallel job but the first.  error: where it leaves the error that it ends of."""
+
+    process: BaseProcess
+    error: Connection
+
+
+def _start_ranks(work: Callable[[], None], common: Mapping[str, str], num_ranks: int) -> list[_Rank]:
+    context = multiprocessing.get_context("spawn")
+    ranks = []
+    # Ctrl-C is the first process's to answer: what it ignores while they start, they ignore from the beginning.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+    try:
+        for rank in range(1, num_ranks):
+            error, sender = context.Pipe(duplex=False)
+            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = context.Process(target=_run_rank, args=(work, environment, sender))
+            process.start()
+            sender.close()
+            ranks.append(_Rank(process, error))
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+    return ranks
+
+
+def _run_rank(work: Callable[[], None], environment: Mapping[str, str], errors: Connection) -> None:
     start_worker_process()
     os.environ |= environment
-    work()
+    try:
+        work()
+    except InbetweenError as error:
+        errors.send(error)
+        sys.exit(2)
 
 
-def _watch_ranks(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
-    """The first process waits for the others inside torch, for half an hour: a dead one must not leave it there."""
-    while any(process.is_alive() for process in processes):
-        time.sleep(1)
-        codes = [process.exitcode for process in processes if process.exitcode]
-        if codes:
-            say(f"a process of the training ended with {codes[0]}; its error stands above")
+def _find_failure(ranks: Sequence[_Rank]) -> InbetweenError | None:
+    """Why a process of the job has ended, where one has before its time."""
+    for number, (process, error) in enumerate(ranks, 1):
+        if process.exitcode and error.poll():
+            with suppress(EOFError):
+                sent: InbetweenError = error.recv()
+                return sent
+    for number, (process, _) in enumerate(ranks, 1):
+        if process.exitcode:
+            how = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else "failed, as told above"
+            return ToolError(
+                f"process {number} of {len(ranks) + 1} {how}; run the stage again: it goes on from its last saved state"
+            )
+    return None
+
+
+def _wait_for_failure(ranks: Sequence[_Rank]) -> InbetweenError | None:
+    end = time.monotonic() + GRACE_S
+    while (failure := _find_failure(ranks)) is None and time.monotonic() < end:
+        time.sleep(0.1)
+    return failure
+
+
+def _watch_ranks(ranks: Sequence[_Rank], is_over: threading.Event) -> None:
+    """The first process may wait for the others inside torch for half an hour: a dead one must not leave it there."""
+    while not is_over.wait(1):
+        failure = _find_failure(ranks)
+        if failure and not is_over.wait(2 * GRACE_S):  # most often torch notices
+            say(str(failure))
             kill_children()
-            os._exit(1)
+            os._exit(2)
 
 
 def _modules_of(function: object) -> list[str]:

@@ -14,7 +14,8 @@ from ruamel.yaml.error import YAMLError
 from tasks.errors import ParamsError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
-FaultyKeys = Annotated[tuple[int, int, int], Field(strict=False)]
+NumKeys = Annotated[int, Field(ge=0)]
+FaultyKeys = Annotated[tuple[NumKeys, NumKeys, NumKeys], Field(strict=False)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
 KeyStep = Annotated[int, Field(ge=2, le=64)]
 
@@ -83,8 +84,8 @@ class ViewsParams(Section):
 
 
 class SamplesParams(Section):
-    rates: list[int] = Field(min_length=1)
-    rate_shares: list[float] = Field(min_length=1)
+    rates: list[KeyStep] = Field(min_length=1)
+    rate_shares: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     min_frames: int = Field(ge=2)
     max_frames: int = Field(ge=2)
     num_key_tokens: int = Field(ge=1)
@@ -136,8 +137,8 @@ class TransformerParams(Section):
 class TrainMotionParams(Section):
     network: Literal["tangents", "transformer"]
     start: str
-    seed: int = Field(ge=0)
-    num_steps: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
+    num_steps: int = Field(ge=1)
     threads: int = Field(ge=1, le=256)
     processes: int = Field(ge=1, le=64)
     pool_mb: int = Field(ge=1)
@@ -151,8 +152,8 @@ class TrainMotionParams(Section):
 
 
 class EvaluateMotionParams(Section):
-    key_steps: list[KeyStep] = Field(min_length=1)
-    max_frames: int = Field(ge=9)
+    key_steps: list[Literal[2, 4, 8, 16]] = Field(min_length=1)  # the clips' length fits all of them
+    max_frames: int = Field(ge=17)
     seed: int = Field(ge=0)
     noise_keys: FaultyKeys
 

@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, label: str, total: float, unit: str = "items") -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done = 0.0
+        self._done = self._skipped = 0.0
         self._start = self._last = time.monotonic()
         self._bar: Bar | None = None
         if sys.stderr.isatty():
@@ -40,6 +40,13 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    def skip(self, amount: float) -> None:
+        """What an earlier run has done: it took this one no time."""
+        self._done += amount
+        self._skipped += amount
+        if self._bar:
+            self._bar.advance(self._task, amount)
+
     def advance(self, amount: float = 1) -> None:
         self._done += amount
         if self._bar:
@@ -48,7 +55,8 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= PLAIN_INTERVAL_S:
             self._last = now
-            left_s = (now - self._start) / self._done * (self._total - self._done) if self._done else float("inf")
+            worked = self._done - self._skipped
+            left_s = (now - self._start) / worked * (self._total - self._done) if worked else float("inf")
             say(f"{self._label}: {self._done:g} of {self._total:g} {self._unit}, ETA {format_duration(left_s)}")
 
 

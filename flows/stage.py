@@ -74,8 +74,13 @@ class Stage:
         return Path("data", *parts)
 
     def subset_folders(self, split: str) -> list[Path]:
-        """data/views/SUBSET of the mocap subsets of one side."""
-        return [self.data("views", name) for name, subset in self.params.mocap.items() if subset.split == split]
+        """data/views/SUBSET of the mocap subsets of one side. Raises: ParamsError where there is none."""
+        subsets = self.params.mocap
+        folders = [self.data("views", name) for name, subset in subsets.items() if subset.split == split]
+        if not folders:
+            found = ", ".join(f"{name} ({subset.split})" for name, subset in subsets.items()) or "no subset"
+            raise ParamsError(f"params.yaml: mocap: {self.name} needs a subset of split {split}; there is {found}")
+        return folders
 
     def key(self, section: BaseModel | None, *parts: object) -> str:
         """An item's key: this stage's code and tools, the parameters it reads, and the caller's parts (its inputs).

@@ -1,6 +1,7 @@
 """Evaluation of the motion network on the test subsets: measures beside the classical methods, and an animation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -76,12 +77,13 @@ def read_test_clips(test: MotionTest) -> list[TestClip]:
 
     Raises: TableError where none has, or a test sequence is also a training one.
     """
-    shards = ViewShards(test.test)
-    check_leaks(ViewShards(test.train).index(), shards.index())
-    clips = [
-        TestClip(f"{row.subject}/{row.sequence}", row.subject, middle(row.points_TJ2, test.max_frames))
-        for row in shards
-    ]
+    with closing(ViewShards(test.train)) as train, closing(ViewShards(test.test)) as shards:
+        check_leaks(train.index(), shards.index())
+        clips = [
+            # A copy: else all of its row group stays in memory.
+            TestClip(f"{row.subject}/{row.sequence}", row.subject, middle(row.points_TJ2, test.max_frames).copy())
+            for row in shards
+        ]
     clips = [clip for clip in clips if len(clip.points_TJ2)]
     if not clips:
         raise TableError(f"{', '.join(map(str, test.test)) or 'data/views'}: no test sequence has 17 frames to score")

@@ -1,25 +1,29 @@
 """Training of the motion network on the 2D shards of the training subsets, into a checkpoint folder."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from models.checkpoint import WEIGHTS, CheckpointError, build_network, load, network_name, save
+from models.checkpoint import PROVENANCE, WEIGHTS, CheckpointError, build_network, load, network_name, save
 from models.motion.paper_samples import PaperSampleConfig
 from models.motion.recipes import PaperRecipe, Recipe, TangentRecipe
 from models.motion.samples import Float32Array, SampleConfig
 from models.motion.tangents import TangentNetwork
 from models.motion.training import Log, TrainConfig, TrainingError, train
 from models.motion.transformer import MotionTransformer
-from tasks.errors import ParamsError, SourceError
+from tasks.errors import ParamsError, SourceError, TableError
 from tasks.items import hash_file
-from tasks.view_shards import ViewShards, check_leaks, read_normalisation
+from tasks.view_shards import SequenceFacts, ViewShards, check_leaks, read_normalisation
 
 Samples = SampleConfig | PaperSampleConfig
+
+NO_MODEL = "no-model"  # the name of a folder that stands for no checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class MotionTraining:
 
     train, test: data/views/SUBSET folders; the test ones are only held against the training ones.
     network, network_config: a name of models.checkpoint.NETWORKS, and its config's fields.
-    start: a checkpoint folder to go on from; one without weights in it = from nothing.
+    start: a checkpoint folder to go on from; one that is called no-model = from nothing.
     state: the file in which a run that is cut off is kept.
     """
 
@@ -72,40 +76,58 @@ def train_motion(training: MotionTraining, out: Path | None, log: Log) -> None:
         log: see models.motion.training.train.
 
     Raises: TableError on shards that do not fit or a leak; ParamsError on settings that do not fit; SourceError on a
-        start that is no checkpoint of this network; TrainingError where the loss is not finite.
+        start that is no checkpoint of this network, or a loss that is not finite.
     """
     torch.set_num_threads(training.threads)
-    shards, held_out = ViewShards(training.train), ViewShards(training.test)
-    index = shards.index()
-    check_leaks(index, held_out.index())
-    network = make_network(training)
-    recipe = make_recipe(training, network)
-    try:
-        result = train(network, recipe, _Points(shards), training.config, training.state, log)
-    except TrainingError as error:
-        raise SourceError(f"train_motion: {error}") from error
-    except ValueError as error:  # no sequence is long enough, more processes than clips
-        raise ParamsError(f"train_motion: {error}") from error
+    network, start = make_network(training), read_start(training.start)
+    with closing(ViewShards(training.train)) as shards:
+        index = shards.index()
+        check_held_out(training, index, start)
+        try:
+            recipe = make_recipe(training, network)
+            result = train(network, recipe, _Points(shards), training.config, training.state, log)
+        except TrainingError as error:
+            raise SourceError(f"train_motion: {error}") from error
+        except ValueError as error:  # no sequence is long enough, more processes than clips
+            raise ParamsError(f"train_motion: {error}") from error
     if out is None:
         return
     provenance = training.facts() | {
-        "start": describe_start(training.start),
+        "start": start and start.facts(),
         "sequences": [fact._asdict() for fact in index],
-        "licences": sorted({fact.licence for fact in index}),
+        "licences": sorted({fact.licence for fact in index} | set(start.licences if start else [])),
     }
     save(out, result.network, result.network.config, provenance)  # type: ignore[arg-type]
+
+
+def check_held_out(training: MotionTraining, index: Sequence[SequenceFacts], start: "Start | None") -> None:
+    """Raises: TableError where what is to be tested is trained on, now or when the start was trained."""
+    with closing(ViewShards(training.test)) as shards:
+        held_out = shards.index()
+    check_leaks(index, held_out)
+    try:
+        check_leaks(start.sequences if start else [], held_out)
+    except TableError as error:
+        what, _, _ = str(error).partition("; ")
+        raise TableError(
+            f"train_motion.start: {training.start} was trained on what is held out: {what}; name another checkpoint,"
+            f" or data/raw/embedded/{NO_MODEL}"
+        ) from error
 
 
 def make_network(training: MotionTraining) -> nn.Module:
     """The network to train: from the start checkpoint, or new, with rows measured on the training subsets.
 
-    Raises: SourceError where the start holds another network or size.
+    Raises: SourceError where the start is no checkpoint, or holds another network or size; ParamsError where the
+        config fits no network; TableError where the subsets' normalisation is damaged.
     """
-    if (training.start / WEIGHTS).is_file():
+    if training.start.name != NO_MODEL:
         try:
             network = load(training.start)
         except CheckpointError as error:
-            raise SourceError(f"train_motion.start: {error}") from error
+            raise SourceError(
+                f"train_motion.start: {error}; or name data/raw/embedded/{NO_MODEL} to train from nothing"
+            ) from error
         found = (network_name(network), asdict(network.config))  # type: ignore[call-overload]
         wanted = (training.network, dict(training.network_config))
         if found != wanted:
@@ -130,10 +152,42 @@ def make_recipe(training: MotionTraining, network: nn.Module) -> Recipe:
         return TangentRecipe(training.samples)
     assert isinstance(network, MotionTransformer)
     assert isinstance(training.samples, PaperSampleConfig)
-    return PaperRecipe(training.samples, network)
+    return PaperRecipe(training.samples, network.rows.get())
 
 
-def describe_start(folder: Path) -> dict[str, str] | None:
-    """Where the weights came from before training; None = from nothing."""
-    path = folder / WEIGHTS
-    return {"folder": folder.as_posix(), "sha256": hash_file(path)} if path.is_file() else None
+class Start(NamedTuple):
+    """The checkpoint that a training goes on from.
+
+    sha256: of its weights.  sequences: what it was trained on, and what its own start was, as its provenance tells.
+    licences: of all that.
+    """
+
+    folder: Path
+    sha256: str
+    sequences: list[SequenceFacts]
+    licences: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder.as_posix(),
+            "sha256": self.sha256,
+            "sequences": [fact._asdict() for fact in self.sequences],
+        }
+
+
+def read_start(folder: Path) -> Start | None:
+    """None = from nothing. Raises: SourceError where its provenance is missing or damaged."""
+    if folder.name == NO_MODEL:
+        return None
+    path = folder / PROVENANCE
+    try:
+        provenance = json.loads(path.read_text())
+        rows = [*provenance.get("sequences", []), *(provenance.get("start") or {}).get("sequences", [])]
+        sequences = sorted({SequenceFacts(**row) for row in rows})
+        imported = [provenance["licence"]] if "licence" in provenance else []
+        licences = [*provenance.get("licences", []), *imported]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"train_motion.start: {path}: not a checkpoint's provenance ({error!r}); restore the folder"
+        ) from error
+    return Start(folder, hash_file(folder / WEIGHTS), sequences, licences)

@@ -12,6 +12,7 @@ from flows.stage import Stage
 from models.motion.paper_samples import PaperSampleConfig
 from models.motion.samples import SampleConfig
 from models.motion.training import OptimiserConfig, TrainConfig
+from tasks.errors import ParamsError
 from tasks.items import hash_file
 from tasks.tables import list_tables
 from tasks.train_motion import MotionTraining, Samples, train_motion
@@ -24,8 +25,10 @@ def run(stage: Stage) -> None:
     folders = {split: stage.subset_folders(split) for split in ("train", "test")}
     shards = [hash_file(path) for folder in folders["train"] for path in list_tables(folder)]
     start = Path(params.start)
-    key = stage.key(params, shards, [hash_file(path) for path in sorted(start.glob("*"))])
+    key = stage.key(params, shards, [hash_file(path) for path in sorted(start.glob("*")) if path.is_file()])
     state = STATE / "training" / f"{key}.safetensors"
+    if stage.store.is_fresh:
+        _forget(state)
     training = MotionTraining(
         train=folders["train"],
         test=folders["test"],
@@ -51,15 +54,23 @@ def run(stage: Stage) -> None:
             partial(train_motion, training, None, _no_log),
             params.processes,
         )
+    _forget(state)
+
+
+def _forget(state: Path) -> None:
     for path in (state, state.with_suffix(".jsonl")):
         path.unlink(missing_ok=True)
 
 
 def _samples(params: TrainMotionParams) -> Samples:
-    if params.network == "transformer":
-        return PaperSampleConfig(**params.paper_samples.model_dump())
-    values = params.samples.model_dump()
-    return SampleConfig(**values | {name: tuple(values[name]) for name in ("rates", "rate_shares")})
+    section = "paper_samples" if params.network == "transformer" else "samples"
+    values = getattr(params, section).model_dump()
+    try:
+        if section == "paper_samples":
+            return PaperSampleConfig(**values)
+        return SampleConfig(**values | {name: tuple(values[name]) for name in ("rates", "rate_shares")})
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: train_motion.{section}: {error}") from error
 
 
 def _no_log(step: int, values: object) -> None:

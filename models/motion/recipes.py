@@ -12,7 +12,7 @@ from models.motion.losses import MotionLoss, motion_loss
 from models.motion.paper_samples import PaperBatch, PaperSampleConfig, draw_paper_batch
 from models.motion.samples import Batch, Float32Array, SampleConfig, draw_batch
 from models.motion.tangents import TangentLoss, TangentNetwork, tangent_loss
-from models.motion.transformer import MotionTransformer
+from models.motion.views import Normalisation
 
 Loss: TypeAlias = TangentLoss | MotionLoss
 AnyBatch = TypeVar("AnyBatch", bound=NamedTuple)
@@ -53,18 +53,17 @@ class TangentRecipe:
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """The paper's losses and noise; rows are measured by the network's own normalisation."""
+    """The paper's losses and noise.  rows: the network's own normalisation (network.rows.get())."""
 
     samples: PaperSampleConfig
-    network: MotionTransformer
+    rows: Normalisation
 
     @property
     def frames_per_step(self) -> int:
         return self.samples.batch_size * self.samples.num_frames
 
     def draw(self, sequences: Sequence[Float32Array], seed: int, step: int, rank: int, num_ranks: int) -> NamedTuple:
-        rows = self.network.rows.get()
-        return draw_paper_batch(sequences, self.samples, rows, seed, step, rank, num_ranks)
+        return draw_paper_batch(sequences, self.samples, self.rows, seed, step, rank, num_ranks)
 
     def loss(self, network: nn.Module, batch: NamedTuple, num_ranks: int) -> MotionLoss:
         assert isinstance(batch, PaperBatch)

@@ -164,8 +164,10 @@ def train(
         log: called by the first process every log_every steps, and at the last, with the means since the call before.
 
     Returns: the averaged network.
-    Raises: TrainingError if the loss is not finite, or the state is of another training.
+    Raises: TrainingError if the loss is not finite, the state is of another training, or there are more processes than
+        GPUs.
     """
+    _check_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     # Made once a process; a second call in a process (tests) takes the first one's settings over.
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=_precision())
     rank, num_ranks = accelerator.process_index, accelerator.num_processes
@@ -173,11 +175,10 @@ def train(
     teaching = _Teaching(network.to(accelerator.device), recipe, num_ranks)
     optimiser = _make_optimiser(network, config.optimiser)
     average = [parameter.detach().clone() for parameter in network.parameters()]
-    first_step = _load_state(state, network, optimiser, average) if state and state.is_file() else 0
+    first_step, sums = _load_state(state, network, optimiser, average) if state and state.is_file() else (0, {})
     prepared, optimiser = accelerator.prepare(teaching, optimiser)
     pool = SequencePool(source, config.pool_bytes, recipe.frames_per_step, config.seed)
     steps = range(first_step, config.num_steps)
-    sums: dict[str, Tensor] = {}
     with _Ahead(lambda step: recipe.draw(pool.at(step), config.seed, step, rank, num_ranks), steps) as batches:
         for step, batch in zip(steps, batches, strict=True):
             torch.manual_seed(config.seed * 1_000_003 + step * 1_009 + rank)  # of dropout
@@ -199,12 +200,12 @@ def train(
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
             done = step + 1
             if done % config.log_every == 0 or done == config.num_steps:
-                since = min((done - 1) % config.log_every + 1, done - first_step)
+                since = (done - 1) % config.log_every + 1
                 if accelerator.is_main_process:
                     log(done, {name: float(total) / since for name, total in sums.items()})
                 sums = {}
             if state and accelerator.is_main_process and (done % config.save_every == 0 or done == config.num_steps):
-                _save_state(state, network, optimiser, average, done)
+                _save_state(state, network, optimiser, average, sums, done)
     with torch.no_grad():
         for parameter, mean in zip(network.parameters(), average, strict=True):
             parameter.copy_(mean)
@@ -212,7 +213,15 @@ def train(
 
 
 def _precision() -> str:
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    # Emulated, bf16 is slower than float32.
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
+def _check_gpu(local_rank: int) -> None:
+    if torch.cuda.is_available() and local_rank >= torch.cuda.device_count():
+        raise TrainingError(
+            f"process {local_rank} finds {torch.cuda.device_count()} GPUs; use as many processes as there are GPUs"
+        )
 
 
 def _explain(loss: Loss, found: Tensor, step: int, state: Path | None) -> str:
@@ -273,10 +282,16 @@ class _Ahead:
 
 
 def _save_state(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor], step: int
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: list[Tensor],
+    sums: Mapping[str, Tensor],
+    step: int,
 ) -> None:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"average.{index}": value for index, value in enumerate(average)}
+    tensors |= {f"sums.{name}": value for name, value in sums.items()}
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +303,10 @@ def _save_state(
     temporary.replace(path)
 
 
-def _load_state(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor]) -> int:
+def _load_state(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor]
+) -> tuple[int, dict[str, Tensor]]:
+    """Fill what _save_state was given; returns the step, and the sums of the losses since the last log."""
     try:
         with safe_open(str(path), framework="pt") as file:
             step = int(json.loads(file.metadata()["step"]))
@@ -304,7 +322,8 @@ def _load_state(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer
                 index, _, field = rest.partition(".")
                 states.setdefault(int(index), {})[field] = value
         optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{path}: not this training's state ({reason}); remove it to start anew") from error
-    return step
+    device = average[0].device
+    return step, {n.partition(".")[2]: v.to(device) for n, v in tensors.items() if n.startswith("sums.")}

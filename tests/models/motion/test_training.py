@@ -56,7 +56,7 @@ def make(kind):
     )  # fmt: skip
     network.rows.set(rows)
     samples = PaperSampleConfig(rate=8, num_frames=161, batch_size=5, noise_keys=(6, 6, 3))
-    return network, PaperRecipe(samples, network)
+    return network, PaperRecipe(samples, network.rows.get())
 
 
 def run(kind, config, state=None, source=None, network=None):
