@@ -10,6 +10,7 @@ from flows.lifetime import end_with_parent
 from flows.progress import format_duration, say
 from flows.project import ROOT
 from flows.raw_data import bring_raw_data, check_raw_data
+from flows.stage import STAGES
 from tasks.errors import InbetweenError
 
 
@@ -20,7 +21,7 @@ def run_demo() -> None:
     check_everything_named(ROOT)
     bring_raw_data()
     check_raw_data()
-    say("demo: dvc repro: download, split, pose, background, render, evaluate, report")
+    say(f"demo: dvc repro: {', '.join(STAGES)}")
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=ROOT, check=False)
     if done.returncode:
         raise InbetweenError(
@@ -43,4 +44,23 @@ def _summarise() -> str:
             f"{metrics['render']:<12}{metrics['key_step']:>9}{half['person_psnr']:>13.2f}{half['person_ssim']:>8.4f}"
             f"{half['full_psnr']:>11.2f}"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_summarise_motion(), ""])
+
+
+def _summarise_motion() -> list[str]:
+    """Mean absolute error of the frames between keys, one line a key step."""
+    path = ROOT / "metrics/motion.json"
+    if not path.is_file():
+        return []
+    metrics = json.loads(path.read_text())
+    network = metrics["network"]
+    lines = [
+        "",
+        f"{'motion, error x 100':<20}{network + ', clean':>16}{'cubic':>8}{network + ', noisy':>18}{'robust':>8}",
+    ]
+    for step in (key for key in metrics if key.startswith("step_")):
+        clean, noisy = (metrics[step][condition]["measures"] for condition in ("clean", "noisy"))
+        values = (clean[network], clean["cubic"], noisy[network], noisy["robust"])
+        of, cubic, faulty, robust = (100 * value["mae"] for value in values)
+        lines.append(f"{'key step ' + step[5:]:<20}{of:>16.3f}{cubic:>8.3f}{faulty:>18.3f}{robust:>8.3f}")
+    return lines
