@@ -161,7 +161,7 @@ def _run_rank(work: Callable[[], None], environment: Mapping[str, str], errors: 
 
 def _find_failure(ranks: Sequence[_Rank]) -> InbetweenError | None:
     """Why a process of the job has ended, where one has before its time."""
-    for number, (process, error) in enumerate(ranks, 1):
+    for process, error in ranks:
         if process.exitcode and error.poll():
             with suppress(EOFError):
                 sent: InbetweenError = error.recv()
