@@ -5,16 +5,8 @@ from pathlib import Path
 
 from flows.progress import say
 from flows.stage import Output, Stage
-from tasks.joints import (
-    Settings,
-    Subset,
-    check_rejects,
-    compute_items,
-    plan_subset,
-    read_rejects,
-    write_rejects,
-    write_shard,
-)
+from tasks.joints import compute_items, read_rejects, write_rejects, write_shard
+from tasks.joints_plan import Settings, Subset, check_rejects, plan_subset
 
 TOOLS = ("numpy", "pyarrow", "smplx", "torch")
 

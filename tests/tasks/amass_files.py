@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.joints import FRAME_NUMBERS
+from tasks.joints_plan import FRAME_NUMBERS
 
 
 def amass_arrays(num_frames=120, seed=0, fps=60.0, num_betas=16, num_dmpls=0, gender="female"):

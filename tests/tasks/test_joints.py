@@ -9,19 +9,11 @@ import pytest
 
 from models.body import compute_joints, load_body, write_stand_in_body, write_stand_in_dmpls
 from tasks import joints as joints_module
+from tasks import joints_plan as plan_module
 from tasks.errors import SourceError
 from tasks.items import Item, ItemStore, do_group, group_items, item_key
-from tasks.joints import (
-    MAX_SHARD_BYTES,
-    Settings,
-    Subset,
-    check_rejects,
-    compute_items,
-    plan_subset,
-    read_rejects,
-    write_rejects,
-    write_shard,
-)
+from tasks.joints import compute_items, read_rejects, write_rejects, write_shard
+from tasks.joints_plan import MAX_SHARD_BYTES, Settings, Subset, check_rejects, plan_subset
 from tasks.mocap import GENDERS, Reason, Reject
 from tasks.tables import Table
 from tests.models.test_body import mesh_joints
@@ -197,7 +189,7 @@ def test_a_changed_file_changes_only_its_shard(tmp_path, bodies, monkeypatch):
         for number in range(4):
             write_amass(tmp_path / f"set/{subject}/{number}_poses.npz", num_frames=50, seed=number)
     # Two sequences of 50 frames a shard.
-    monkeypatch.setattr(joints_module, "MAX_SEQUENCE_FRAMES", 100)
+    monkeypatch.setattr(plan_module, "MAX_SEQUENCE_FRAMES", 100)
     before = Run(tmp_path / "set", bodies, tmp_path / "before").files()
     assert list(before) == [f"set_{subject}-00{n}.parquet" for subject in "ab" for n in (0, 1)]
     write_amass(tmp_path / "set/b/3_poses.npz", num_frames=50, seed=9)
@@ -224,7 +216,7 @@ def test_a_shard_holds_at_most_64_mb_of_joints(tmp_path, bodies):
 def test_a_recording_in_many_items_is_one_row_without_a_seam(tmp_path, bodies, monkeypatch, fps):
     write_amass(tmp_path / "set/s/a_poses.npz", num_frames=700, fps=fps, num_dmpls=8)
     (whole,) = Run(tmp_path / "set", bodies, tmp_path / "whole").rows()
-    monkeypatch.setattr(joints_module, "ITEM_FRAMES", 40)
+    monkeypatch.setattr(plan_module, "ITEM_FRAMES", 40)
     run = Run(tmp_path / "set", bodies, tmp_path / "cut")
     assert len(run.items) == -(-whole["num_frames"] // 40)
     np.testing.assert_allclose(run.rows()[0]["joints"], whole["joints"], atol=1e-6)
@@ -233,7 +225,7 @@ def test_a_recording_in_many_items_is_one_row_without_a_seam(tmp_path, bodies, m
 def test_a_recording_longer_than_a_shard_becomes_several_sequences(tmp_path, bodies, monkeypatch):
     write_amass(tmp_path / "set/s/a_poses.npz", num_frames=250)
     (whole,) = Run(tmp_path / "set", bodies, tmp_path / "whole").rows()
-    monkeypatch.setattr(joints_module, "MAX_SEQUENCE_FRAMES", 100)
+    monkeypatch.setattr(plan_module, "MAX_SEQUENCE_FRAMES", 100)
     rows = Run(tmp_path / "set", bodies, tmp_path / "parts").rows()
     assert [row["sequence"] for row in rows] == ["a_poses.1", "a_poses.2", "a_poses.3"]
     parts = np.concatenate([row["joints"] for row in rows])
