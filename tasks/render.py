@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.motion.classical import MotionMethod, interpolate_joints
+from models.motion.classical import interpolate_joints, repair_keys
 from models.renderer.methods import KeyPair, render_between
 from models.skeleton import NUM_JOINTS, is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
@@ -155,6 +155,9 @@ def predict_joints(
 ) -> FloatArray:
     """(T, 19, 3) joints px at any times within the keys' span; what the keys around do not show is (0, 0, 0).
 
+    A learned motion is the network's between keys that the classical repair has been over: on real footage it is the
+    better detector (the network, taught with larger faults, takes arms that are swung wide for one).
+
     Raises: SourceError where a learned motion's checkpoint cannot be read.
     """
     if settings.motion != "learned":
@@ -162,19 +165,19 @@ def predict_joints(
     from models.checkpoint import CheckpointError  # with torch, which takes seconds to import
     from models.motion.inference import inbetween
 
+    keys_KJD = repair_keys(key_times_K, key_joints_px_KJD)
     # The learned curve has an answer for every joint: which of them the keys show, and how well, is the classical rule.
-    shown: MotionMethod = "linear"
-    joints_TJD = interpolate_joints(key_times_K, key_joints_px_KJD, times_T, shown)
-    if len(key_times_K) < 2 or not is_seen(key_joints_px_KJD).any():
+    joints_TJD = interpolate_joints(key_times_K, keys_KJD, times_T, "linear")
+    if len(key_times_K) < 2 or not is_seen(keys_KJD).any():
         return joints_TJD
-    place_T = np.interp(times_T, key_times_K, np.arange(len(key_times_K)))
     try:
         points_TJ2 = inbetween(
-            key_joints_px_KJD[..., :2],
+            keys_KJD[..., :2],
             None,
             Path(settings.motion_model),
-            is_seen_KJ=is_seen(key_joints_px_KJD),
-            times=place_T,
+            is_seen_KJ=is_seen(keys_KJD),
+            keep_keys="exact",
+            times=np.interp(times_T, key_times_K, np.arange(len(key_times_K))),
             key_step_s=float(np.median(np.diff(key_times_K))),
         )
     except CheckpointError as error:
