@@ -26,7 +26,7 @@ from models.motion.evaluation import (
     score_methods,
 )
 from models.motion.inference import inbetween
-from models.skeleton import BONES, LEG_JOINTS, FloatArray, Joint
+from models.skeleton import BONES, FloatArray, Joint
 from tasks.errors import SourceError, TableError
 from tasks.video import write_mp4
 from tasks.view_shards import ViewShards, check_leaks
@@ -34,13 +34,14 @@ from tasks.view_shards import ViewShards, check_leaks
 BASELINES: tuple[MotionMethod, ...] = ("linear", "cubic", "pchip", "robust")
 FPS = 60
 
-# The animation: panels of truth, network and a classical method, clean keys and noisy ones.
-PANEL_PX = 240
+# The animation: a row of panels, on clean keys and on noisy ones.
+PANEL_PX = 280
 NUM_SHOWN = 3
 SHOWN_STEP = 16
+SHOWN_FRAMES = 161  # the middle of a clip; all of it is predicted
 SHOWN: tuple[tuple[Condition, MotionMethod], ...] = (("clean", "cubic"), ("noisy", "robust"))
-_PAPER, _INK = (255, 255, 255), (60, 60, 60)
-_SIDES = {"left": (200, 110, 30), "right": (40, 80, 220), "middle": (70, 70, 70)}  # BGR
+_PAPER, _GHOST, _INK = (33, 29, 26), (128, 118, 108), (222, 216, 210)  # BGR, for a light page and a dark one
+_SIDES = {"left": (233, 180, 86), "right": (60, 138, 245), "middle": (190, 190, 190)}
 
 
 class TestClip(NamedTuple):
@@ -159,7 +160,7 @@ def plot_rows(result: MotionResult) -> list[dict[str, object]]:
 
 
 def write_animation(path: Path, test: MotionTest, clips: Sequence[TestClip], ffmpeg: str) -> None:
-    """Truth, network and a classical method side by side, on the test clips that move most."""
+    """Keys, network, a classical method and truth side by side, on the test clips that move most, at half speed."""
     network = load_network(test.model)
     name = network_name(network)
     order = sorted(range(len(clips)), key=lambda i: -_motion(clips[i].points_TJ2))[:NUM_SHOWN]
@@ -183,31 +184,75 @@ def _motion(points_TJ2: FloatArray) -> float:
 def _panels(
     test: MotionTest, clip: TestClip, number: int, condition: Condition, methods: Mapping[str, Predictor]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    keys = make_keys(clip.points_TJ2, SHOWN_STEP, condition, test.noise_keys, [test.seed, number])
-    shown: dict[str, FloatArray] = {"truth": clip.points_TJ2}
-    shown |= {name: predict(keys.points_KJ2, keys.is_seen_KJ, SHOWN_STEP) for name, predict in methods.items()}
-    low, high = clip.points_TJ2.min(axis=(0, 1)), clip.points_TJ2.max(axis=(0, 1))
-    scale = 0.8 * PANEL_PX / max(float((high - low).max()), 1e-6)
-    offset_2 = PANEL_PX / 2 - scale * (low + high) / 2
-    for frame in range(len(clip.points_TJ2)):
-        panels = []
-        for name, points_TJ2 in shown.items():
-            panel = np.full((PANEL_PX, PANEL_PX, 3), _PAPER, np.uint8)
-            _draw(panel, points_TJ2[frame] * scale + offset_2)
-            _write(panel, name, 16)
-            panels.append(panel)
-        _write(panels[0], f"{condition} keys, every {SHOWN_STEP}th", PANEL_PX - 22)
-        _write(panels[0], clip.name[:40], PANEL_PX - 8)
+    """The same keys as were scored; beneath every method's figure lies the true one."""
+    truth_TJ2 = clip.points_TJ2
+    keys = make_keys(truth_TJ2, SHOWN_STEP, condition, test.noise_keys, [test.seed, number])
+    predicted = {name: predict(keys.points_KJ2, keys.is_seen_KJ, SHOWN_STEP) for name, predict in methods.items()}
+    shown = middle(np.arange(len(truth_TJ2), dtype=np.float32), SHOWN_FRAMES).astype(int)
+    # The view follows the true hip sideways, so that a walk does not make the figure small.
+    hip_x_T = truth_TJ2[:, Joint.MID_HIP, 0]
+    reach = float(np.abs(truth_TJ2[shown, :, 0] - hip_x_T[shown, None]).max())
+    top, bottom = (float(end) for end in (truth_TJ2[shown, :, 1].min(), truth_TJ2[shown, :, 1].max()))
+    scale = 0.76 * PANEL_PX / max(bottom - top, 2 * reach, 1e-6)
+
+    def place(points_J2: FloatArray, frame: int) -> FloatArray:
+        return (points_J2 - [hip_x_T[frame], (top + bottom) / 2]) * scale + PANEL_PX / 2
+
+    for frame in shown.tolist():
+        key = frame // SHOWN_STEP
+        truth_px_J2 = place(truth_TJ2[frame], frame)
+        given_px_J2 = place(keys.points_KJ2[key], key * SHOWN_STEP)
+        panels = [_panel(f"{condition} keys", given_px_J2, keys.is_seen_KJ[key])]
+        panels += [
+            _panel(name, place(points_TJ2[frame], frame), ghost_px_J2=truth_px_J2)
+            for name, points_TJ2 in predicted.items()
+        ]
+        panels.append(_panel("truth", truth_px_J2))
+        _write(panels[0], f"every {SHOWN_STEP}th frame, half speed", (10, PANEL_PX - 24))
+        _write(panels[0], clip.name[:36], (10, PANEL_PX - 10))
+        for panel in panels[1:-1]:
+            _write(panel, "grey: truth", (10, PANEL_PX - 10), _GHOST)
+        _write(panels[-1], "left", (10, PANEL_PX - 10), _SIDES["left"])
+        _write(panels[-1], "right", (44, PANEL_PX - 10), _SIDES["right"])
+        if frame % SHOWN_STEP == 0:
+            for panel in panels:
+                _write(panel, "key", (PANEL_PX - 36, 20))
+                cv2.circle(panel, (PANEL_PX - 44, 16), 3, _INK, -1, cv2.LINE_AA)
+        for panel in panels[1:]:
+            panel[:, 0] = _GHOST
         yield np.concatenate(panels, axis=1)
 
 
-def _draw(panel: npt.NDArray[np.uint8], points_px_J2: FloatArray) -> None:
+def _panel(
+    title: str,
+    points_px_J2: FloatArray,
+    is_seen_J: npt.NDArray[np.bool_] | None = None,
+    ghost_px_J2: FloatArray | None = None,
+) -> npt.NDArray[np.uint8]:
+    panel = np.full((PANEL_PX, PANEL_PX, 3), _PAPER, np.uint8)
+    if ghost_px_J2 is not None:
+        _draw(panel, ghost_px_J2, dict.fromkeys(_SIDES, _GHOST))
+    _draw(panel, points_px_J2, _SIDES, is_seen_J)
+    _write(panel, title, (10, 20))
+    return panel
+
+
+def _draw(
+    panel: npt.NDArray[np.uint8],
+    points_px_J2: FloatArray,
+    colours: Mapping[str, tuple[int, int, int]],
+    is_seen_J: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """A stick figure; what is not seen has no bones."""
     ends = np.round(np.clip(points_px_J2, -PANEL_PX, 2 * PANEL_PX) * 16).astype(int)
     for a, b in BONES:
+        if is_seen_J is not None and not (is_seen_J[a] and is_seen_J[b]):
+            continue
         side = next((s for s in ("left", "right") if s.upper() in f"{a.name} {b.name}"), "middle")
-        width = 2 if {a, b} & set(LEG_JOINTS) else 1
-        cv2.line(panel, tuple(ends[a].tolist()), tuple(ends[b].tolist()), _SIDES[side], width, cv2.LINE_AA, 4)
+        cv2.line(panel, tuple(ends[a].tolist()), tuple(ends[b].tolist()), colours[side], 2, cv2.LINE_AA, 4)
 
 
-def _write(panel: npt.NDArray[np.uint8], text: str, y_px: int) -> None:
-    cv2.putText(panel, text, (6, y_px), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _INK, 1, cv2.LINE_AA)
+def _write(
+    panel: npt.NDArray[np.uint8], text: str, place_px: tuple[int, int], colour: tuple[int, int, int] = _INK
+) -> None:
+    cv2.putText(panel, text, place_px, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)

@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.measures import ERROR_MAP_FULL_SCALE, error_map
-from tasks.report_media import NUM_COLOURS, Media, PlotPicture, Series, Video, draw_plots
+from tasks.report_media import NUM_COLOURS, Cell, Media, PlotPicture, Series, Video, draw_plots
+from tasks.report_motion import MotionFiles, make_motion_section
 from tasks.tables import Table, decode_png
 
 TEMPLATE = "report.html.j2"
 # Order and colour of the methods that the project knows; the template has the colours, for light and dark.
 METHODS = ("blend", "flow", "rife", "warp", "neural")
+METHODS_WITHOUT_JOINTS = ("blend", "flow", "rife")  # a render's motion is nothing to these
 REFERENCE = "warp"  # its worst and median frames are the samples, where it was rendered
 SAMPLE_MARGIN = 0.2  # of the person's box, kept around it in the samples
 
@@ -43,7 +45,11 @@ class ClipFiles:
 
 @dataclass(frozen=True)
 class RenderEntry:
-    """One render. metrics: what tasks.evaluate.summarise gave; None = it was not evaluated."""
+    """One render.
+
+    metrics: what tasks.evaluate.summarise gave; None = it was not evaluated.  motion_model: the checkpoint folder of a
+    learned motion.
+    """
 
     name: str
     batch: str
@@ -52,6 +58,7 @@ class RenderEntry:
     method: str
     clips: tuple[ClipFiles, ...]
     metrics: Mapping[str, Any] | None
+    motion_model: str = ""
 
 
 class Measure(NamedTuple):
@@ -74,11 +81,6 @@ MEASURES = (
     Measure("pck", "PCK", "%", 100, 1, True),
 )
 SPANS = (("halfway", "Half-way frames"), ("all", "All in-between frames"))
-
-
-class Cell(NamedTuple):
-    text: str
-    is_best: bool
 
 
 class Row(NamedTuple):
@@ -183,6 +185,7 @@ def write_report(
     folder: Path,
     renders: Sequence[RenderEntry],
     *,
+    motion: MotionFiles,
     skipped: Mapping[str, str],
     commands: Sequence[str],
     media_height: int,
@@ -193,6 +196,7 @@ def write_report(
     """Write index.html and media/ into a folder.
 
     Args:
+        motion: what is shown of the motion network.
         skipped: clip -> why it is not there.
         commands: how the page was made, one line each.
         media_height: px of the players' videos; smaller pictures are not enlarged.
@@ -225,6 +229,8 @@ def write_report(
         clips=clips,
         results=results,
         notes=build.notes,
+        motion=make_motion_section(folder, motion),
+        motions=describe_motions(ordered),
         commands=commands,
         key_steps=sorted({step.key_step for view in clips for step in view.steps}, reverse=True),
         all_series=sorted({build.series[e.name] for e in ordered}, key=lambda series: (series.colour, series.label)),
@@ -257,6 +263,22 @@ def name_series(renders: Sequence[RenderEntry]) -> dict[str, Series]:
     free = [i for i in range(NUM_COLOURS) if i >= len(METHODS) or METHODS[i] not in known] or list(range(NUM_COLOURS))
     colours = {m: METHODS.index(m) for m in known} | {o: free[i % len(free)] for i, o in enumerate(others)}
     return {name: Series(label, colours[label]) for name, label in labels.items()}
+
+
+def describe_motions(renders: Sequence[RenderEntry]) -> list[tuple[str, str]]:
+    """(what gave the joints of the frames in between, the renders that follow it), each render once."""
+    names: dict[str, list[str]] = {}
+    for entry in renders:
+        what = "no joints used"
+        if _has_motion(entry):
+            learned = f" ({entry.motion_model})" if entry.motion == "learned" else ""
+            what = f"{entry.motion} motion{learned}"
+        names.setdefault(what, []).append(entry.name)
+    return [(what, ", ".join(found)) for what, found in sorted(names.items())]
+
+
+def _has_motion(entry: RenderEntry) -> bool:
+    return entry.method not in METHODS_WITHOUT_JOINTS
 
 
 # ---- clips
@@ -336,7 +358,7 @@ def _list_players(
         series = build.series[m.entry.name]
         rows = list(range(len(m.frames)))
         name = build.media.add_video(f"{media}/render-{m.entry.name}.mp4", Video("render", m.files.render, rows, m.fps))
-        detail = "" if m.entry.motion in series.label else f"{m.entry.motion} motion"
+        detail = "" if m.entry.motion in series.label or not _has_motion(m.entry) else f"{m.entry.motion} motion"
         psnr = json.dumps([_rounded(m.psnr.get(f)) for f in m.frames], separators=(",", ":"))
         yield Player("method", series.label, detail, name, series, psnr)
     if first.files.truth.is_file():

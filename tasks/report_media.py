@@ -4,7 +4,7 @@ The same input gives the same bytes.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +16,9 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tasks.tables import Image, Table
 from tasks.video import resize_image, write_mp4
@@ -29,6 +31,8 @@ _INK, _GRID = "#010101", "#020202"
 _SERIES_COLOURS = [f"#0300{i:02x}" for i in range(NUM_COLOURS)]
 _PLOT_SIZES_PX = {"wide": (1120, 230), "narrow": (360, 200)}
 _PLOT_MARGINS_PX = (34, 10, 10, 26)  # left, right, top, bottom
+_CHART_SIZE_PX = (360, 230)
+_CHART_MARGINS_PX = (44, 10, 10, 26)
 
 
 class Series(NamedTuple):
@@ -36,6 +40,13 @@ class Series(NamedTuple):
 
     label: str
     colour: int
+
+
+class Cell(NamedTuple):
+    """A number as the page's tables show it."""
+
+    text: str
+    is_best: bool
 
 
 class PlotPicture(NamedTuple):
@@ -132,28 +143,81 @@ def _draw_plot(
     keys: Sequence[int],
     span: tuple[int, int],
 ) -> PlotPicture:
-    width, height = _PLOT_SIZES_PX[size]
-    left, right, top, bottom = _PLOT_MARGINS_PX
-    # The salt makes the ids that matplotlib draws by chance the same every time, and no two plots' on a page alike.
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
+    def draw(axes: Axes) -> None:
         axes.set_xlim(span[0], max(span[1], span[0] + 1))
         for frame in keys:
             axes.axvline(frame, color=_GRID, linewidth=1)
         for series, points in lines:
             (line,) = axes.plot(*zip(*points, strict=True), color=_SERIES_COLOURS[series.colour], linewidth=1.8)
             line.set_gid(f"series-{series.label}")
-        axes.set_axisbelow(True)
         axes.locator_params(axis="y", nbins=5)
         axes.locator_params(axis="x", nbins=12 if size == "wide" else 5, integer=True)
+
+    width, _ = _PLOT_SIZES_PX[size]
+    left, right, *_ = _PLOT_MARGINS_PX
+    svg = _draw_svg(name, _PLOT_SIZES_PX[size], _PLOT_MARGINS_PX, draw)
+    return PlotPicture(size, svg, left / width, 1 - right / width)
+
+
+def draw_chart(
+    name: str,
+    lines: Sequence[tuple[Series, Sequence[tuple[float, float]]]],
+    *,
+    x_ticks: Sequence[float] = (),
+    y_span: tuple[float, float] | None = None,
+) -> Markup:
+    """A small chart of few points a line; the first line is drawn over the others.
+
+    Args:
+        name: no other plot on the page has it.
+        lines: (series, its (x, value)).
+        x_ticks: () = chosen.
+        y_span: both above 0, for a logarithmic axis; None = linear, chosen.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, (series, points) in enumerate(lines):
+            axes.plot(
+                *zip(*points, strict=True),
+                color=_SERIES_COLOURS[series.colour],
+                linewidth=1.5 if place else 2.6,
+                marker="o",
+                markersize=3.5 if place else 5,
+                zorder=3 - place / len(lines),
+            )
+        axes.xaxis.set_major_locator(FixedLocator(x_ticks) if x_ticks else MaxNLocator(5, integer=True))
+        if y_span:
+            axes.set_yscale("log")
+            axes.set_ylim(*y_span)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.grid(axis="y", color=_GRID, linewidth=1)
+
+    return _draw_svg(name, _CHART_SIZE_PX, _CHART_MARGINS_PX, draw)
+
+
+def _draw_svg(
+    name: str, size_px: tuple[int, int], margins_px: tuple[int, int, int, int], draw: Callable[[Axes], None]
+) -> Markup:
+    """What `draw` puts into axes without a frame, as SVG in the page's colours."""
+    width, height = size_px
+    left, right, top, bottom = margins_px
+    # The salt makes the ids that matplotlib draws by chance the same every time, and no two plots' on a page alike.
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
+        draw(axes)
+        axes.set_axisbelow(True)
         axes.tick_params(colors=_INK, length=0)
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(_INK)
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return PlotPicture(size, Markup(_themed_svg(out.getvalue())), left / width, 1 - right / width)  # noqa: S704 - ours
+    return Markup(_themed_svg(out.getvalue()))  # noqa: S704 - ours
 
 
 def _themed_svg(svg: str) -> str:

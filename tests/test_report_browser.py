@@ -7,6 +7,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from tasks.report import write_report
 from tasks.video import ffmpeg_path
+from tests.tasks.motion_report_samples import write_motion
 from tests.tasks.report_samples import FPS, NUM_FRAMES, TRUTH_SHARES, make_entry, write_truth
 
 # For a busy machine.
@@ -38,6 +39,7 @@ def page_url(tmp_path_factory):
     write_report(
         report,
         entries,
+        motion=write_motion(data / "motion"),
         skipped={"walk": "its video is private"},
         commands=["inbetween repro"],
         media_height=480,
@@ -210,6 +212,21 @@ def test_all_pictures_are_there(page):
 
 def test_what_is_missing_is_on_the_page(page):
     expect(page.get_by_text("Clip walk was skipped: its video is private.")).to_be_visible()
+
+
+def test_motion_animation_plays_by_its_own_controls_and_the_table_opens(page):
+    video = page.locator("#motion video")
+    video.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#motion video').readyState >= 1")
+    assert video.evaluate("(v) => [v.videoWidth, v.loop, v.controls, v.paused]") == [64, True, True, True]
+    video.evaluate("(v) => v.play()")
+    page.wait_for_function("document.querySelector('#motion video').currentTime > 0.05")
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()  # the others stand still
+    jerk = page.locator("#motion table", has_text="Jerk")
+    expect(jerk).to_be_hidden()
+    page.locator("#motion summary").press(" ")
+    expect(jerk).to_be_visible()
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from flows.stage import Stage, empty_folder
 from tasks.report import ClipFiles, RenderEntry, write_report
-from tasks.tables import list_tables, read_skipped
+from tasks.report_motion import MotionFiles
+from tasks.tables import read_skipped
 from tasks.video import ffmpeg_path
 
 TOOLS = ("ffmpeg", "jinja2", "matplotlib", "opencv", "pyarrow")
-SCRIPTS = ("tasks/report.html.j2",)
+SCRIPTS = ("tasks/report.html.j2", "tasks/report_motion.html.j2")
 COMMANDS = ("make demo", "dvc metrics show", "dvc plots show")
 
 
@@ -22,6 +23,13 @@ def run(stage: Stage) -> None:
     write_report(
         empty_folder(Path("report")),
         entries,
+        motion=MotionFiles(
+            metrics=Path("metrics/motion.json"),
+            curves=Path("metrics/train_motion/plots/metrics"),
+            provenance=stage.data("models", "motion", "provenance.json"),
+            start_provenance=Path(stage.params.train_motion.start, "provenance.json"),
+            animation=stage.data("evaluations-motion", "motion.mp4"),
+        ),
         skipped=skipped,
         commands=COMMANDS,
         media_height=params.media_height,
@@ -48,7 +56,8 @@ def read_entry(stage: Stage, name: str) -> RenderEntry:
                 render=path,
                 evaluation=stage.data("evaluations", name, path.name),
             )
-            for path in list_tables(stage.data("renders", name))
+            for path in sorted(stage.data("renders", name).glob("*.parquet"))
         ),
         metrics=json.loads(metrics.read_text()) if metrics.is_file() else None,
+        motion_model=render.motion_model,
     )

@@ -1,18 +1,21 @@
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from tasks.report import RenderEntry, make_tables, name_series, pick_samples, write_report
+from tasks.report import RenderEntry, describe_motions, make_tables, name_series, pick_samples, write_report
 from tasks.report_media import Series
 from tasks.video import ffmpeg_path
+from tests.tasks.motion_report_samples import motion_files
 from tests.tasks.report_samples import NUM_FRAMES, TRUTH_SHARES, make_entry, true_image, write_truth
 
 OPTIONS = {
+    "motion": motion_files(Path("nothing")),
     "skipped": {},
     "commands": ["inbetween repro"],
     "media_height": 480,
@@ -105,6 +108,22 @@ def test_methods_that_differ_by_motion_are_named_with_it():
     series = name_series([entry("a", 4, "linear", "warp"), entry("b", 4, "robust", "warp")])
     assert [series[name].label for name in "ab"] == ["warp, linear", "warp, robust"]
     assert series["a"].colour != series["b"].colour
+
+
+def test_motion_of_every_render_is_named_where_it_is_used():
+    learned = replace(entry("warp-8", 8, "learned", "warp"), motion_model="data/models/motion")
+    renders = [entry("blend-4", 4, "linear", "blend"), entry("warp-4", 4, "robust", "warp"), learned]
+    assert describe_motions([*renders, entry("flow-4", 4, "linear", "flow")]) == [
+        ("learned motion (data/models/motion)", "warp-8"),
+        ("no joints used", "blend-4, flow-4"),
+        ("robust motion", "warp-4"),
+    ]
+
+
+def test_page_says_which_motion_a_render_used(entries, report):
+    html = (report / "index.html").read_text()
+    assert "<dt>linear motion</dt><dd>warp-4, warp-8</dd>" in html
+    assert "<dt>no joints used</dt><dd>blend-4, flow-4, blend-8, flow-8</dd>" in html
 
 
 def test_what_is_missing_is_said(entries, tmp_path):
