@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from flows.stage import Stage, empty_folder
+from tasks.errors import TableError
 from tasks.report import ClipFiles, RenderEntry, write_report
 from tasks.report_motion import MotionFiles
-from tasks.tables import read_skipped
+from tasks.tables import list_tables, read_skipped
 from tasks.video import ffmpeg_path
 
 TOOLS = ("ffmpeg", "jinja2", "matplotlib", "opencv", "pyarrow")
@@ -56,8 +57,15 @@ def read_entry(stage: Stage, name: str) -> RenderEntry:
                 render=path,
                 evaluation=stage.data("evaluations", name, path.name),
             )
-            for path in sorted(stage.data("renders", name).glob("*.parquet"))
+            for path in _list_rendered(stage.data("renders", name))
         ),
         metrics=json.loads(metrics.read_text()) if metrics.is_file() else None,
         motion_model=render.motion_model,
     )
+
+
+def _list_rendered(folder: Path) -> list[Path]:
+    try:
+        return list_tables(folder)
+    except TableError:  # the page says so
+        return []

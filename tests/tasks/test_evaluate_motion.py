@@ -96,7 +96,7 @@ def test_an_untrained_network_of_tangents_is_the_cubic_spline_on_clean_keys(test
         assert clean["tangents"].measures == pytest.approx(clean["cubic"].measures, rel=1e-3)
 
 
-def test_the_animation_shows_truth_network_and_a_classical_method_side_by_side(test, tmp_path):
+def test_the_animation_shows_keys_network_a_classical_method_and_truth_side_by_side(test, tmp_path):
     make_model(test)
     clips = read_test_clips(test)
     paths = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
@@ -112,10 +112,15 @@ def test_the_animation_shows_truth_network_and_a_classical_method_side_by_side(t
         frames.append(frame)
     film.release()
     assert len(frames) == 2 * 33  # clean keys, then noisy ones
-    assert frames[0].shape == (240, 3 * 240, 3)
-    truth, network, cubic = (frames[5][20:200, i * 240 : (i + 1) * 240].astype(int) for i in range(3))
-    assert truth.min() < 128  # a figure is drawn
+    assert frames[0].shape == (280, 4 * 280, 3)
+    panels = [[frame[30:240, i * 280 + 4 : (i + 1) * 280].astype(int) for i in range(4)] for frame in frames]
+    keys, network, cubic, truth = panels[5]
+    assert truth.max() > 150  # a figure is drawn
     assert np.abs(network - cubic).mean() < np.abs(truth - cubic).mean()  # untrained, it is the spline
+    assert np.abs(keys - panels[0][0]).mean() < 1  # held until the next key
+    assert np.abs(keys - panels[16][0]).mean() > 1
+    is_marked = [frame[10:22, 3 * 280 + 230 : 3 * 280 + 242].max() > 150 for frame in frames]
+    assert [number for number, marked in enumerate(is_marked) if marked] == [0, 16, 32, 33, 49, 65]  # the keys
 
 
 def test_what_cannot_be_scored_is_one_line(test, tmp_path):
