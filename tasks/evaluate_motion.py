@@ -196,7 +196,8 @@ def _panels(
     scale = 0.76 * PANEL_PX / max(bottom - top, 2 * reach, 1e-6)
 
     def place(points_J2: FloatArray, frame: int) -> FloatArray:
-        return (points_J2 - [hip_x_T[frame], (top + bottom) / 2]) * scale + PANEL_PX / 2
+        placed_J2: FloatArray = (points_J2 - [hip_x_T[frame], (top + bottom) / 2]) * scale + PANEL_PX / 2
+        return placed_J2
 
     for frame in shown.tolist():
         key = frame // SHOWN_STEP

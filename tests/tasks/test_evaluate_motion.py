@@ -11,6 +11,7 @@ from models.motion.tangents import TangentNetwork
 from models.motion.transformer import MotionTransformer
 from tasks.errors import SourceError, TableError
 from tasks.evaluate_motion import (
+    PANEL_PX,
     MotionTest,
     evaluate_motion,
     load_network,
@@ -96,7 +97,7 @@ def test_an_untrained_network_of_tangents_is_the_cubic_spline_on_clean_keys(test
         assert clean["tangents"].measures == pytest.approx(clean["cubic"].measures, rel=1e-3)
 
 
-def test_the_animation_shows_truth_network_and_a_classical_method_side_by_side(test, tmp_path):
+def test_the_animation_shows_keys_network_classical_method_and_truth_side_by_side(test, tmp_path):
     make_model(test)
     clips = read_test_clips(test)
     paths = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
@@ -112,10 +113,18 @@ def test_the_animation_shows_truth_network_and_a_classical_method_side_by_side(t
         frames.append(frame)
     film.release()
     assert len(frames) == 2 * 33  # clean keys, then noisy ones
-    assert frames[0].shape == (240, 3 * 240, 3)
-    truth, network, cubic = (frames[5][20:200, i * 240 : (i + 1) * 240].astype(int) for i in range(3))
-    assert truth.min() < 128  # a figure is drawn
-    assert np.abs(network - cubic).mean() < np.abs(truth - cubic).mean()  # untrained, it is the spline
+    assert frames[0].shape == (PANEL_PX, 4 * PANEL_PX, 3)
+    figures = slice(30, PANEL_PX - 40)  # without what is written above and below
+    keys, network, cubic, truth = (
+        frames[5][figures, i * PANEL_PX + 2 : (i + 1) * PANEL_PX].astype(int) for i in range(4)
+    )
+    for panel in (keys, network, cubic, truth):
+        assert (panel.max(axis=2) > 128).sum() > 100  # a figure is drawn
+    assert np.abs(network - cubic).mean() < 0.2 * np.abs(truth - cubic).mean()  # untrained, it is the spline
+    still, moved = (frames[i][figures, :PANEL_PX].astype(int) for i in (5, 20))
+    assert (
+        np.abs(still - frames[10][figures, :PANEL_PX]).mean() < 0.2 * np.abs(still - moved).mean()
+    )  # a key stays for 16 frames
 
 
 def test_what_cannot_be_scored_is_one_line(test, tmp_path):
