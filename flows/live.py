@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from dvclive import Live
-
 from flows.progress import Progress, say
 
 
@@ -20,6 +18,8 @@ class LiveLog:
         self._step = 0
 
     def __enter__(self) -> "LiveLog":
+        from dvclive import Live  # with all of DVC, which a stage does not need to be imported
+
         self._past = self._read_history()
         # dvcyaml: DVCLive would write a dvc.yaml of its own.
         self._live = Live(str(self._folder), report=None, save_dvc_exp=False, dvcyaml=None)

@@ -196,14 +196,9 @@ def _panels(
     scale = 0.76 * PANEL_PX / max(bottom - top, 2 * reach, 1e-6)
 
     def place(points_J2: FloatArray, frame: int) -> FloatArray:
-<<<<<<< HEAD
         centre_2 = np.array([hip_x_T[frame], (top + bottom) / 2])
         placed_px_J2: FloatArray = (points_J2 - centre_2) * scale + PANEL_PX / 2
         return placed_px_J2
-=======
-        placed_J2: FloatArray = (points_J2 - [hip_x_T[frame], (top + bottom) / 2]) * scale + PANEL_PX / 2
-        return placed_J2
->>>>>>> ecd7034bedd59417b1728ae432f6b27844736b24
 
     for frame in shown.tolist():
         key = frame // SHOWN_STEP

@@ -105,6 +105,7 @@ def set_batches(
 ) -> None:
     """params.yaml of the copy for these batches: one key step, and a render a method and batch."""
     text = (sandbox.root / "params.yaml").read_text().split("\nbatches:")[0]
+    text = text.replace("num_steps: 100\n", "num_steps: 2\n")
     lines = [text, "batches:"]
     for batch in batches:
         lines.append(f"  {batch}: {{key_steps: [{key_step}], openpose: data/raw/embedded/openpose}}")

@@ -11,7 +11,6 @@ from models.motion.tangents import TangentNetwork
 from models.motion.transformer import MotionTransformer
 from tasks.errors import SourceError, TableError
 from tasks.evaluate_motion import (
-    PANEL_PX,
     MotionTest,
     evaluate_motion,
     load_network,
@@ -97,11 +96,7 @@ def test_an_untrained_network_of_tangents_is_the_cubic_spline_on_clean_keys(test
         assert clean["tangents"].measures == pytest.approx(clean["cubic"].measures, rel=1e-3)
 
 
-<<<<<<< HEAD
 def test_the_animation_shows_keys_network_a_classical_method_and_truth_side_by_side(test, tmp_path):
-=======
-def test_the_animation_shows_keys_network_classical_method_and_truth_side_by_side(test, tmp_path):
->>>>>>> ecd7034bedd59417b1728ae432f6b27844736b24
     make_model(test)
     clips = read_test_clips(test)
     paths = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
@@ -117,7 +112,6 @@ def test_the_animation_shows_keys_network_classical_method_and_truth_side_by_sid
         frames.append(frame)
     film.release()
     assert len(frames) == 2 * 33  # clean keys, then noisy ones
-<<<<<<< HEAD
     assert frames[0].shape == (280, 4 * 280, 3)
     panels = [[frame[30:240, i * 280 + 4 : (i + 1) * 280].astype(int) for i in range(4)] for frame in frames]
     keys, network, cubic, truth = panels[5]
@@ -127,20 +121,6 @@ def test_the_animation_shows_keys_network_classical_method_and_truth_side_by_sid
     assert np.abs(keys - panels[16][0]).mean() > 1
     is_marked = [frame[10:22, 3 * 280 + 230 : 3 * 280 + 242].max() > 150 for frame in frames]
     assert [number for number, marked in enumerate(is_marked) if marked] == [0, 16, 32, 33, 49, 65]  # the keys
-=======
-    assert frames[0].shape == (PANEL_PX, 4 * PANEL_PX, 3)
-    figures = slice(30, PANEL_PX - 40)  # without what is written above and below
-    keys, network, cubic, truth = (
-        frames[5][figures, i * PANEL_PX + 2 : (i + 1) * PANEL_PX].astype(int) for i in range(4)
-    )
-    for panel in (keys, network, cubic, truth):
-        assert (panel.max(axis=2) > 128).sum() > 100  # a figure is drawn
-    assert np.abs(network - cubic).mean() < 0.2 * np.abs(truth - cubic).mean()  # untrained, it is the spline
-    still, moved = (frames[i][figures, :PANEL_PX].astype(int) for i in (5, 20))
-    assert (
-        np.abs(still - frames[10][figures, :PANEL_PX]).mean() < 0.2 * np.abs(still - moved).mean()
-    )  # a key stays for 16 frames
->>>>>>> ecd7034bedd59417b1728ae432f6b27844736b24
 
 
 def test_what_cannot_be_scored_is_one_line(test, tmp_path):
