@@ -26,6 +26,8 @@ Outcome = Literal["ran", "restored", "cached", "failed", "skipped", "stopped"]
 
 _RETRY_S = 1.0
 _GRACE_S = 10.0  # DVC may be at copying a finished stage's outputs
+# DVC writes its lock file in place as its stage ends: killed at that moment it would leave half of it.
+_ORPHAN_GRACE_S = 5.0
 _POLL_S = 0.1
 _STAGE_ERROR = re.compile(r"inbetween stage[^:]*: (.*)")
 _FAULT = re.compile(r"[\w.]*(?:Error|Exception)\b.*")  # the last line of a traceback
@@ -194,7 +196,7 @@ def _python_path() -> str:
 
 def main() -> int:
     """DVC's own command line, ended with its parent."""
-    end_with_parent()
+    end_with_parent(_ORPHAN_GRACE_S)
     from dvc.cli import main as dvc
 
     return int(dvc(sys.argv[1:]))

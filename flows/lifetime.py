@@ -18,15 +18,17 @@ POLL_S = 0.3
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
 
-def end_with_parent() -> None:
+def end_with_parent(grace_s: float = 0.0) -> None:
     """From now on this process, and every process it started, is killed when the one that started it is gone.
 
     kill -9 of `dvc` leaves its command running as an orphan, which would write on into the next run. A shell between
     the two does not count as the parent. A process without a parent to lose (a service) is left alone.
+
+    Args: grace_s: what this process has to end by itself once its children are dead, closing its books.
     """
     ancestors = _ancestors()
     if ancestors:
-        threading.Thread(target=_watch, args=(ancestors,), daemon=True, name="end-with-parent").start()
+        threading.Thread(target=_watch, args=(ancestors, grace_s), daemon=True, name="end-with-parent").start()
 
 
 def _ancestors() -> list[psutil.Process]:
@@ -44,11 +46,15 @@ def _ancestors() -> list[psutil.Process]:
     return found
 
 
-def _watch(ancestors: list[psutil.Process]) -> None:
+def _watch(ancestors: list[psutil.Process], grace_s: float) -> None:
     parent = os.getppid()
     while os.getppid() == parent and all(_is_alive(process) for process in ancestors):
         time.sleep(POLL_S)
     kill_children()
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        kill_children()  # it may have been about to start one
     os._exit(143)
 
 

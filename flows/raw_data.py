@@ -14,6 +14,7 @@ from flows.project import ROOT
 from tasks.errors import SourceError
 
 DATA_DVC = ROOT / "data.dvc"
+_RWLOCK = ROOT / ".dvc/tmp/rwlock"
 _REMEDY = (
     "restore it with `git checkout data.dvc && dvc checkout data.dvc`, or, if the change is meant, keep it with"
     " `dvc commit -f data.dvc && git commit data.dvc`"
@@ -37,9 +38,16 @@ def check_raw_data() -> None:
     """check_committed_raw_data, and the files under data/raw against data.dvc. Raises: SourceError."""
     check_committed_raw_data()
     from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError
 
     with Repo(str(ROOT)) as repo:
-        status = repo.status(targets=["data.dvc"])
+        try:
+            status = repo.status(targets=["data.dvc"])
+        except RWLockFileCorruptedError:
+            # DVC writes this file in place and reads it under a lock: one that a living process writes is never seen.
+            say("data: .dvc/tmp/rwlock was cut short when a dvc was killed; it is made anew")
+            _RWLOCK.unlink(missing_ok=True)
+            status = repo.status(targets=["data.dvc"])
     changes = [
         f"{path} is {how}"
         for entries in status.values()

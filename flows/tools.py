@@ -16,7 +16,6 @@ _PACKAGES = {
     "numpy": "numpy",
     "opencv": "opencv-python",
     "pyarrow": "pyarrow",
-    "scikit-image": "scikit-image",
     "scipy": "scipy",
     "smplx": "smplx",
     "torch": "torch",

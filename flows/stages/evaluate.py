@@ -21,7 +21,7 @@ from tasks.items import Item, each
 from tasks.pose_passes import plan_pass, read_joints
 from tasks.tables import Table, list_tables
 
-TOOLS = ("mediapipe", "numpy", "opencv", "pyarrow", "scikit-image")
+TOOLS = ("mediapipe", "numpy", "opencv", "pyarrow")
 SCRIPTS = ("tasks/workers/mediapipe_worker.py",)
 
 

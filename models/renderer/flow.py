@@ -106,9 +106,9 @@ class FlowPair:
         error_NHW = np.stack(errors)
         weight_NHW = np.exp((error_NHW.min(axis=0) - error_NHW) / self._settings.choice_levels)
         weight_NHW /= weight_NHW.sum(axis=0)
+        weights_NHWC = [cv2.merge([weight_HW] * 3) for weight_HW in weight_NHW]
         warped_0, warped_1 = (
-            sum(weight_HW[..., None] * pair[key] for weight_HW, pair in zip(weight_NHW, pairs, strict=True))
-            for key in (0, 1)
+            sum(weight_HWC * pair[key] for weight_HWC, pair in zip(weights_NHWC, pairs, strict=True)) for key in (0, 1)
         )
         image = _to_uint8((1.0 - t) * warped_0 + t * warped_1)
         return FlowResult(image, _to_uint8(warped_0), _to_uint8(warped_1))
@@ -187,18 +187,19 @@ def _carry_flow(flow_HWD: Float32Array, weight_HW: Float32Array, share: float) -
     column_HW = np.rint(grid_x_HW + np.float32(share) * flow_HWD[..., 0]).astype(np.int32)
     row_HW = np.rint(grid_y_HW + np.float32(share) * flow_HWD[..., 1]).astype(np.int32)
     is_inside_HW = (column_HW >= 0) & (column_HW < width) & (row_HW >= 0) & (row_HW < height)
-    place_P = (row_HW * width + column_HW)[is_inside_HW]
-    weight_P = weight_HW[is_inside_HW]
-    sums = [np.bincount(place_P, weight_P, height * width)]
-    sums += [np.bincount(place_P, weight_P * flow_HWD[..., d][is_inside_HW], height * width) for d in (0, 1)]
-    total_HWS = np.stack(sums, axis=-1).reshape(height, width, 3).astype(np.float32)
+    # What leaves the picture lands behind its last pixel.
+    place_P = np.where(is_inside_HW, row_HW * width + column_HW, height * width).ravel()
+    total_HWS = np.empty((height, width, 3), np.float32)
+    for s, sums_HW in enumerate((weight_HW, weight_HW * flow_HWD[..., 0], weight_HW * flow_HWD[..., 1])):
+        total_HWS[..., s] = np.bincount(place_P, sums_HW.ravel(), height * width + 1)[:-1].reshape(height, width)
     carried_HWD = np.zeros_like(flow_HWD)
     is_empty_HW = np.ones((height, width), np.bool_)
     side = 3
     while is_empty_HW.any() and side < 4 * max(height, width):
         mean_HWS = cv2.blur(total_HWS, (side, side), borderType=cv2.BORDER_CONSTANT)
         is_found_HW = is_empty_HW & (mean_HWS[..., 0] > 1e-7)
-        carried_HWD[is_found_HW] = mean_HWS[is_found_HW, 1:] / mean_HWS[is_found_HW, :1]
+        for d in (0, 1):  # NumPy is slow where the last axis is two long
+            np.divide(mean_HWS[..., 1 + d], mean_HWS[..., 0], out=carried_HWD[..., d], where=is_found_HW)
         is_empty_HW &= ~is_found_HW
         side *= 3
     return carried_HWD

@@ -60,3 +60,9 @@ def test_raw_data_that_differs_from_git_is_refused_by_name_before_a_run(sandbox)
 
     sandbox.commit("meant")
     sandbox.run("inbetween", "data")
+
+
+def test_dvcs_own_lock_file_cut_short_by_a_kill_is_made_anew(sandbox):
+    (sandbox.root / ".dvc/tmp/rwlock").write_text("")
+    assert "rwlock was cut short" in sandbox.run("inbetween", "data").stderr
+    sandbox.run("dvc", "status", "data.dvc")

@@ -61,7 +61,15 @@ def test_ssim_is_scikit_images_and_the_persons_is_the_mean_of_its_map():
     is_person = np.zeros(image.shape[:2], bool)
     is_person[5:9, 6:12] = True
     whole, map_HWC = structural_similarity(image, truth, channel_axis=2, data_range=255, full=True)
-    assert ssim(image, truth, is_person) == pytest.approx((whole, map_HWC[5:9, 6:12].mean()))
+    assert ssim(image, truth, is_person) == pytest.approx((whole, map_HWC[5:9, 6:12].mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("levels", [(0, 255), (255, 255), (254, 255)])
+def test_ssim_of_flat_pictures_at_the_ends_of_the_scale_is_scikit_images(levels):
+    image, truth = (np.full((30, 20, 3), level, np.uint8) for level in levels)
+    image[10:] = truth[20:] = 0
+    whole = structural_similarity(image, truth, channel_axis=2, data_range=255)
+    assert ssim(image, truth)[0] == pytest.approx(whole, abs=1e-6)
 
 
 def test_measures_of_no_person_do_not_exist():
