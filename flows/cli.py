@@ -13,6 +13,8 @@ import typer
 
 from flows.project import prepare_environment
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Low-frame-rate video of a person in action to high-frame-rate video: a DVC pipeline, run by Prefect.",
@@ -147,8 +149,10 @@ def main() -> None:
         app(standalone_mode=True)
     except InbetweenError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # Typer's own way to end on Ctrl-C, without a word
+            _fail("stopped; what is finished is kept for the next run", INTERRUPTED)
+        raise
     except ImportError as error:
         # A slim machine lacks the system libraries that OpenCV's wheel links to.
         if ".so" not in str(error):

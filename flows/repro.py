@@ -48,20 +48,16 @@ def run_repro(targets: Sequence[str], *, force: bool = False) -> None:
     Raises: StageFailedError, or another InbetweenError; KeyboardInterrupt where the run was stopped.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with open_run(targets, force=force) as plan:
-            if os.environ.get(API_URL):
-                _run_flow(targets, force)
-            elif num_due := sum(bool(stage.reason) for stage in plan):
-                say(f"repro: {num_due} of {len(plan)} stages may run; starting Prefect")
-                with serve_prefect() as url:
-                    say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
-                    _run_flow(targets, force, is_own_server=True)
-            else:
-                say(f"repro: {len(plan)} stages, all up to date")
-    except KeyboardInterrupt:
-        say("inbetween repro: stopped; what is finished is kept for the next run")
-        raise
+    with open_run(targets, force=force) as plan:
+        if os.environ.get(API_URL):
+            _run_flow(targets, force)
+        elif num_due := sum(bool(stage.reason) for stage in plan):
+            say(f"repro: {num_due} of {len(plan)} stages may run; starting Prefect")
+            with serve_prefect() as url:
+                say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
+                _run_flow(targets, force, is_own_server=True)
+        else:
+            say(f"repro: {len(plan)} stages, all up to date")
 
 
 @contextmanager

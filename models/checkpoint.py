@@ -103,6 +103,7 @@ def save(folder: Path, network: nn.Module, config: "DataclassInstance", provenan
     _write_json(temporary / CONFIG, {"network": name, "config": dataclasses.asdict(config)})
     _write_json(temporary / PROVENANCE, provenance)
     for path in temporary.iterdir():
+        path.chmod((temporary / CONFIG).stat().st_mode)  # safetensors keeps its file from others
         _flush_to_disk(path)
     if folder.exists():
         folder.rename(previous)

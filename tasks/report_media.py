@@ -87,7 +87,7 @@ class Media:
         def write(item: tuple[Path, Video]) -> None:
             path, video = item
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_mp4(path, _pictures(video, self.height), video.fps, MEDIA_CRF, self.ffmpeg, preset="veryfast")
+            write_mp4(path, _pictures(video, self.height), video.fps, MEDIA_CRF, self.ffmpeg)
 
         # Threads: the work is in ffmpeg's processes and in OpenCV, which lets others run.
         with ThreadPoolExecutor(max_workers=workers) as pool:

@@ -96,6 +96,7 @@ def train_motion(training: MotionTraining, out: Path | None, log: Log) -> None:
         "start": start and start.facts(),
         "sequences": [fact._asdict() for fact in index],
         "licences": sorted({fact.licence for fact in index} | set(start.licences if start else [])),
+        "metrics": {f"loss_{name}": value for name, value in result.losses.items()},
     }
     save(out, result.network, result.network.config, provenance)  # type: ignore[arg-type]
 

@@ -402,9 +402,7 @@ def resize_image(image_HWC: Image, width: int, height: int) -> Image:
     return resized_HWC
 
 
-def write_mp4(
-    path: Path, images: Iterable[Image], fps: Fraction | float, crf: int, ffmpeg: str, *, preset: str = "medium"
-) -> None:
+def write_mp4(path: Path, images: Iterable[Image], fps: Fraction | float, crf: int, ffmpeg: str) -> None:
     """Write pictures as an H.264 mp4; the same pictures give the same bytes.
 
     Args:
@@ -414,7 +412,6 @@ def write_mp4(
         fps: pictures per second, > 0.
         crf: x264's quality, 0 (lossless) to 51.
         ffmpeg: the program.
-        preset: x264's, how long it looks for a smaller file.
 
     Raises:
         VideoError: no picture, one of another size or type, or ffmpeg failed.
@@ -429,7 +426,7 @@ def write_mp4(
         raise VideoError(f"{path}: cannot be written: there is no picture for it")
     height, width = first_HWC.shape[:2]
     partial = path.with_name(f".{path.name}.partial")
-    command = _encode_command(partial, width + width % 2, height + height % 2, rate, crf, preset, ffmpeg)
+    command = _encode_command(partial, width + width % 2, height + height % 2, rate, crf, ffmpeg)
     try:
         with _running(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.stdin is not None  # for mypy: both are pipes
@@ -461,9 +458,7 @@ def _write_fully(pipe: IO[bytes], image_HWC: Image) -> None:
         rest = rest[pipe.write(rest) :]
 
 
-def _encode_command(
-    path: Path, width: int, height: int, fps: Fraction, crf: int, preset: str, ffmpeg: str
-) -> list[str]:
+def _encode_command(path: Path, width: int, height: int, fps: Fraction, crf: int, ffmpeg: str) -> list[str]:
     rate = f"{fps.numerator}/{fps.denominator}"
     pictures = ffmpeg_python.input("pipe:", format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", framerate=rate)
     converted = pictures.filter("scale", flags=EXACT_SCALING, out_color_matrix="bt709", out_range="tv").filter(
@@ -474,7 +469,7 @@ def _encode_command(
         format="mp4",
         vcodec="libx264",
         crf=crf,
-        preset=preset,
+        preset="veryfast",  # a third of the default's time, a fifth more bytes; the tables are what is kept
         threads=2,  # x264's result depends on how many there are
         movflags="+faststart",
         # No encoder's version and settings, neither in the file's tags nor in the stream (x264's SEI).

@@ -168,7 +168,7 @@ def test_ctrl_c_stops_the_flow_cleanly(project):
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert output.splitlines()[-1] == "inbetween repro: stopped; what is finished is kept for the next run"
+    assert output.splitlines()[-1] == "inbetween repro render: stopped; what is finished is kept for the next run"
     assert "Traceback" not in output
     assert_nothing_lives_or_writes_on(sandbox)
     state, tasks = read_last_run(sandbox)

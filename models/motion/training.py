@@ -77,10 +77,13 @@ class TrainConfig:
 
 
 class TrainResult(NamedTuple):
-    """network: with the averaged weights, in eval mode, on the CPU.  first_step: 0, or where the run went on."""
+    """network: with the averaged weights, in eval mode, on the CPU.  first_step: 0, or where the run went on.
+    losses: as they were logged last.
+    """
 
     network: nn.Module
     first_step: int
+    losses: dict[str, float]
 
 
 def learning_rate(config: OptimiserConfig, step: int, num_steps: int) -> float:
@@ -200,16 +203,21 @@ def train(
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
             done = step + 1
             if done % config.log_every == 0 or done == config.num_steps:
-                since = (done - 1) % config.log_every + 1
                 if accelerator.is_main_process:
-                    log(done, {name: float(total) / since for name, total in sums.items()})
-                sums = {}
+                    log(done, _means(sums, done, config))
+                sums = sums if done == config.num_steps else {}
             if state and accelerator.is_main_process and (done % config.save_every == 0 or done == config.num_steps):
                 _save_state(state, network, optimiser, average, sums, done)
     with torch.no_grad():
         for parameter, mean in zip(network.parameters(), average, strict=True):
             parameter.copy_(mean)
-    return TrainResult(network.cpu().eval(), first_step)
+    return TrainResult(network.cpu().eval(), first_step, _means(sums, config.num_steps, config))
+
+
+def _means(sums: Mapping[str, Tensor], done: int, config: TrainConfig) -> dict[str, float]:
+    """Of the losses since the log before, after `done` steps."""
+    since = (done - 1) % config.log_every + 1
+    return {name: float(total) / since for name, total in sums.items()}
 
 
 def _precision() -> str:

@@ -99,6 +99,7 @@ def test_a_run_that_was_cut_off_ends_with_the_weights_of_one_that_was_not(kind, 
     again, nothing = run(kind, CONFIG, state)  # a run that was finished
     assert (again.first_step, nothing) == (6, [])
     assert_same(weights(whole.network), weights(again.network))
+    assert again.losses == resumed.losses == whole.losses == logged[-1][1]
 
 
 def test_training_lowers_the_loss_and_logs_means():
