@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from flows.progress import say
+from flows.project import leave_out_pandas
 
 POLL_S = 0.3
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
@@ -77,6 +78,7 @@ def kill_children() -> None:
 
 def start_worker_process() -> None:
     """Initialise a pool's process: it ends with the stage at once, and leaves Ctrl-C to it."""
+    leave_out_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

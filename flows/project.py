@@ -33,3 +33,8 @@ def prepare_environment() -> None:
     path = os.environ.get("PATH", "")
     if scripts not in path.split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([scripts, path])
+
+
+def leave_out_pandas() -> None:
+    """Have no pandas in this process. pyarrow imports it, for 0.4 s, to ask whether a list is one of its objects."""
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # what makes an import fail at once

@@ -20,7 +20,7 @@ from flows.lifetime import end_with_parent, hold_lock
 from flows.mapping import count_workers, map_groups
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
-from flows.project import FRESH, ROOT, STATE
+from flows.project import FRESH, ROOT, STATE, leave_out_pandas
 from flows.raw_data import check_committed_raw_data
 from flows.tools import check_tools
 from tasks.errors import ParamsError
@@ -165,6 +165,7 @@ def run_stage(name: str, item: str = "") -> None:
     if name not in STAGES:
         raise ParamsError(f"stage {name!r}: is not known; the stages are {', '.join(STAGES)}")
     os.chdir(ROOT)
+    leave_out_pandas()
     end_with_parent()
     check_committed_raw_data()
     params = load_params(ROOT / "params.yaml")

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from models.skeleton import ARM_JOINTS, LEG_JOINTS, MIRRORED, FloatArray, Joint, is_seen, torso_length
 
@@ -96,11 +95,15 @@ def _linear(key_times_K: FloatArray, values_KGD: FloatArray, times_T: FloatArray
 
 def _cubic(key_times_K: FloatArray, values_KGD: FloatArray, times_T: FloatArray) -> FloatArray:
     # With three keys not-a-knot is the parabola through them, with two the straight line.
+    from scipy.interpolate import CubicSpline  # 0.7 s to import, and most renders need none
+
     spline = CubicSpline(key_times_K, values_KGD, bc_type="not-a-knot")
     return np.asarray(spline(times_T))
 
 
 def _pchip(key_times_K: FloatArray, values_KGD: FloatArray, times_T: FloatArray) -> FloatArray:
+    from scipy.interpolate import PchipInterpolator
+
     return np.asarray(PchipInterpolator(key_times_K, values_KGD)(times_T))
 
 
