@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,13 @@ def prepare_environment() -> None:
         os.environ["PATH"] = os.pathsep.join([scripts, path])
 
 
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is left out of this process", name=fullname)
+
+
 def leave_out_pandas() -> None:
     """Have no pandas in this process. pyarrow imports it, for 0.4 s, to ask whether a list is one of its objects."""
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # what makes an import fail at once
+    if not any(isinstance(finder, _NoPandas) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _NoPandas())
