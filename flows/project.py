@@ -2,8 +2,10 @@
 
 import os
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".inbetween"  # ours, ignored by git and DVC, disposable
@@ -36,10 +38,14 @@ def prepare_environment() -> None:
         os.environ["PATH"] = os.pathsep.join([scripts, path])
 
 
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is left out of this process", name=fullname)
+class _NoPandas(MetaPathFinder, Loader):
+    """Answers for pandas, and fails when it is imported."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == "pandas" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError(f"{module.__name__} is left out of this process", name=module.__name__)
 
 
 def leave_out_pandas() -> None:
