@@ -1,6 +1,7 @@
 """A copy of the project in a temporary folder, with its own git and DVC, for tests that run stages for real."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def set_batches(
 ) -> None:
     """params.yaml of the copy for these batches: one key step, and a render a method and batch."""
     text = (sandbox.root / "params.yaml").read_text().split("\nbatches:")[0]
-    text = text.replace("num_steps: 100\n", "num_steps: 2\n")
+    text = re.sub(r"num_steps: \d+\n", "num_steps: 2\n", text)
     lines = [text, "batches:"]
     for batch in batches:
         lines.append(f"  {batch}: {{key_steps: [{key_step}], openpose: data/raw/embedded/openpose}}")

@@ -26,6 +26,7 @@ import os
 import stat
 import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,6 +81,10 @@ def estimate_sequence(
     """The poses of a sequence's frames; its mattes are written as they come."""
     import cv2
     import numpy as np
+
+    # MediaPipe's drawing helpers import it, for half of the worker's start; nothing is drawn here.
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        sys.modules.setdefault(name, types.ModuleType(name))
     from mediapipe.python.solutions.holistic import Holistic
 
     cv2.setNumThreads(1)
