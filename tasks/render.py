@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.motion.classical import interpolate_joints, repair_keys
+from models.renderer.keys import WeightsError
 from models.renderer.methods import KeyPair, render_between
 from models.skeleton import NUM_JOINTS, is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
-from tasks.errors import SourceError, TableError
+from tasks.errors import SourceError, TableError, ToolError
 from tasks.items import Item, ItemStore
 from tasks.tables import (
     RENDER_SCHEMA,
@@ -28,7 +29,7 @@ from tasks.tables import (
 from tasks.video import write_mp4
 
 Motion = Literal["linear", "cubic", "robust", "learned"]
-Method = Literal["blend", "flow", "warp"]
+Method = Literal["blend", "flow", "rife", "warp"]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -43,7 +44,7 @@ class RenderSettings:
 
     def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
         """Those of a clip's tables, and of the motion model's files, that the method reads."""
-        if self.method == "blend":
+        if self.method in ("blend", "rife"):
             return []
         if self.method == "flow":
             return [backgrounds]
@@ -266,13 +267,11 @@ def _between(
     joints = (
         None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
     )
-    images: list[Image] = render_between(
-        method,
-        pair,
-        wanted,
-        joints,
-        [decode_png(backgrounds[row]) for row in between] if backgrounds else None,
-    )
+    pictures = [decode_png(backgrounds[row]) for row in between] if backgrounds else None
+    try:
+        images: list[Image] = render_between(method, pair, wanted, joints, pictures)
+    except WeightsError as error:
+        raise ToolError(str(error)) from error
     yield from zip(between, map(encode_png, images), strict=True)
 
 

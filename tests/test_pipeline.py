@@ -46,7 +46,7 @@ def test_stage_declares_the_code_it_imports_and_the_tools_it_uses(name):
     assert not found["prefect"], "a stage must not import Prefect"
 
 
-def test_a_learned_motion_imports_only_what_the_render_stage_declares():
+def test_learned_motion_and_rife_import_only_what_the_render_stage_declares():
     probe = """
 import importlib, json, sys
 from flows.project import prepare_environment
@@ -55,7 +55,7 @@ import flows.cli
 from flows.stage import code_files
 module = importlib.import_module("flows.stages.render")
 declared = code_files(module)
-import models.motion.inference
+import models.motion.inference, models.renderer.rife
 module.SCRIPTS = ()
 print(json.dumps([declared, code_files(module)]))
 """

@@ -8,8 +8,8 @@ from tasks.render import RenderSettings, plan_render, render_chunk, write_movie,
 from tasks.tables import list_tables, read_facts
 from tasks.video import ffmpeg_path
 
-TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "scipy", "torch")
-# What a learned motion imports, and the others do without (tests/test_pipeline.py holds the list).
+TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "rife", "scipy", "torch")
+# What a learned motion or RIFE imports, and the others do without (tests/test_pipeline.py holds the list).
 SCRIPTS = (
     "models/checkpoint.py",
     "models/motion/__init__.py",
@@ -21,6 +21,7 @@ SCRIPTS = (
     "models/motion/tangents.py",
     "models/motion/transformer.py",
     "models/motion/views.py",
+    "models/renderer/rife.py",
 )
 
 

@@ -12,6 +12,10 @@ ImageArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
 
 
+class WeightsError(ValueError):
+    """The weights that a method needs are missing, or another network's; says which and the remedy."""
+
+
 @dataclass(frozen=True)
 class KeyPair:
     """Two neighbouring key frames.

@@ -25,6 +25,13 @@ def _render_flow(keys: KeyPair, times: Sequence[float], _joints: Joints, _backgr
     return interpolate_flow(keys.image_0, keys.image_1, times)
 
 
+def _render_rife(keys: KeyPair, times: Sequence[float], _joints: Joints, _backgrounds: Images) -> list[ImageArray]:
+    from models.renderer.rife import RifePair, load_rife  # here: torch takes seconds to import
+
+    pair = RifePair(keys.image_0, keys.image_1, load_rife())
+    return [pair.at(t).image for t in times]
+
+
 def _render_warp(keys: KeyPair, times: Sequence[float], joints: Joints, backgrounds: Images) -> list[ImageArray]:
     if joints is None:
         raise ValueError("warp needs the joints predicted at the times wanted")
@@ -36,6 +43,7 @@ def _render_warp(keys: KeyPair, times: Sequence[float], joints: Joints, backgrou
 RENDER_METHODS: dict[str, RenderMethod] = {
     "blend": _render_blend,  # the key frames mixed: the floor
     "flow": _render_flow,  # optical flow, both ways
+    "rife": _render_rife,  # a network that finds the flows
     "warp": _render_warp,  # every bone carried to the predicted pose, over flow
 }
 
@@ -56,7 +64,8 @@ def render_between(
         joints_px: for each time the predicted (19, 3) joints; needed by warp.
         backgrounds: for each time an interpolated picture (H, W, 3) uint8 to paint over; None = the method's own.
     Returns: one (H, W, 3) uint8 BGR a time.
-    Raises: ValueError on an unknown method, on joints or backgrounds that are missing or not one a time.
+    Raises: ValueError on an unknown method, on joints or backgrounds that are missing or not one a time; for rife,
+        WeightsError where its weights are missing or damaged.
     """
     if method not in RENDER_METHODS:
         raise ValueError(f"no rendering method {method!r}; there are {', '.join(RENDER_METHODS)}")
