@@ -54,8 +54,8 @@ def psnr(image_HWC: Image, truth_HWC: Image, is_counted_HW: BoolArray | None = N
 def ssim(image_HWC: Image, truth_HWC: Image, is_counted_HW: BoolArray | None = None) -> tuple[float, float]:
     """Structural similarity of a frame and of its part: 7 x 7 uniform window, mean of channels.
 
-    Source: scikit-image's structural_similarity, whose numbers these are to 1e-6, in a quarter of its time: the sums
-    over windows are whole numbers, exact in 32 bits, and only the last step is in floating point.
+    Source: scikit-image's structural_similarity, whose numbers these are to 1e-6, in less than half of its time
+    (benchmarks/ssim.py): the sums over windows are whole numbers, exact in 32 bits, and only the last step is not.
 
     Args:
         image_HWC, truth_HWC: (H, W, C) uint8, sides of at least 7.
