@@ -41,8 +41,8 @@ def main() -> None:
     for _ in range(5):
         for function in best:
             best[function] = min(best[function], _seconds(function))
-    print(f"scikit-image {theirs():.7f} in {1e3 * best[theirs]:.1f} ms, ours {ours():.7f} in {1e3 * best[ours]:.1f} ms:")
-    print(f"{best[theirs] / best[ours]:.1f} times as fast")
+    print(f"scikit-image {theirs():.7f} in {1e3 * best[theirs]:.1f} ms")
+    print(f"ours         {ours():.7f} in {1e3 * best[ours]:.1f} ms: {best[theirs] / best[ours]:.1f} times as fast")
 
 
 def _seconds(function: Callable[[], float]) -> float:
