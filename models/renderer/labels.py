@@ -1,6 +1,6 @@
 """What the generator is told about the body: pose maps, a soft skeleton picture; and in training the person's area.
 
-Axes: T frames, J joints (19), D (x px, y px, score 0..1), L limbs (18), C channels, H, W, O a brush's offsets, N points.
+Axes: T frames, J joints (19), D (x px, y px, score 0..1), L limbs (18), C channels, H, W, O brush offsets, N points.
 A joint counts when it lies inside the picture with a score above 0.001; one that does not is missing from everything.
 Nothing is random here: what training varies is given as arguments.
 Source: the authors' rendering network; no drawing differs from theirs by a pixel.
@@ -292,9 +292,10 @@ def _paint(
 ) -> None:
     """Paint different points with a brush: for each of its offsets in turn, all shifted points at once.
 
-    A shifted point that leaves the picture is clamped to it. If all of an offset's cells are black they become the colour, else each channel becomes (old + colour) / 2 cut to a
-    byte. A cell that is touched never is black again, so only its first touch can be of the first kind, and k touches
-    of the other kind make colour + floor((old - colour) / 2^k) of it: counting the touches is enough.
+    A shifted point that leaves the picture is clamped to it. If all of an offset's cells are black they become the
+    colour, else each channel becomes (old + colour) / 2 cut to a byte. A cell that is touched never is black again, so
+    only its first touch can be of the first kind, and k touches of the other kind make colour + floor((old - colour) /
+    2^k) of it: counting the touches is enough.
     """
     height, width = is_touched_HW.shape
     (dy_0, dx_0), (dy_1, dx_1) = brush_O2.min(axis=0).tolist(), brush_O2.max(axis=0).tolist()
