@@ -95,7 +95,7 @@ def main() -> None:
         ours, theirs = take_turns([lambda d=d: d(joints, HEIGHT, WIDTH) for d in draw], options.repeat)
         print(
             f"{name}: ours {options.frames / ours.wall_s:.1f} frames/s, {options.module.name}"
-            f" {options.frames / theirs.wall_s:.1f} frames/s, {theirs.wall_s / ours.wall_s:.1f} times; by processor time"
+            f" {options.frames / theirs.wall_s:.1f} frames/s, {theirs.wall_s / ours.wall_s:.1f} times; processor time"
             f" {theirs.processor_s / ours.processor_s:.1f} times; results differ by at most {off:.1e}"
         )
 
