@@ -110,7 +110,7 @@ def params_use(name: Annotated[str, typer.Argument(help="a file of params/: pape
     " --mean mean_pose.npy --std std_pose.npy",
 )
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="the authors' .pth or .pt file of a motion network")],
+    file: Annotated[Path, typer.Argument(help="the authors' .pth or .pt file: motion network, netG or netD")],
     folder: Annotated[Path, typer.Argument(help="the checkpoint folder to write")],
     encoder_mask: Annotated[
         str, typer.Option(help="plus-one: weights the authors published (torch 1.4); exclude: trained in torch >= 1.5")
@@ -119,7 +119,10 @@ def import_checkpoint(
     mean: Annotated[Path | None, typer.Option(help="mean_pose.npy of the data it was trained on")] = None,
     std: Annotated[Path | None, typer.Option(help="std_pose.npy of the data it was trained on")] = None,
 ) -> None:
-    """The authors' weights of the motion network as a checkpoint folder; its size is found from the shapes."""
+    """The authors' weights as a checkpoint folder; the network's kind and size are found from names and shapes.
+
+    The options are the motion network's alone.
+    """
     from flows.progress import say
     from tasks.authors_checkpoint import import_authors_checkpoint
 

@@ -45,6 +45,8 @@ class NetworkKind(NamedTuple):
 NETWORKS: dict[str, NetworkKind] = {
     "transformer": NetworkKind("models.motion.transformer", "MotionTransformer", "TransformerConfig"),
     "tangents": NetworkKind("models.motion.tangents", "TangentNetwork", "TangentConfig"),
+    "generator": NetworkKind("models.renderer.generator", "Generator", "GeneratorConfig"),
+    "discriminator": NetworkKind("models.renderer.discriminator", "Discriminator", "DiscriminatorConfig"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The 2021 authors' checkpoint files of the motion network to checkpoint folders of ours, and back.
+"""The 2021 authors' checkpoint files to checkpoint folders of ours, and the motion network's back.
 
 Their file is what torch.save makes of a mapping from parameter names to tensors, plain or inside another mapping beside
 other things (such as "network"). Mean and deviation of the rows are files of their own: (19, 2) .npy.
@@ -24,6 +24,15 @@ from models.motion.transformer import (
     to_authors_state,
 )
 from models.motion.views import Normalisation
+from models.renderer.authors import (
+    DISCRIMINATOR_MARK,
+    GENERATOR_MARK,
+    discriminator_from_authors_state,
+    find_weights,
+    generator_from_authors_state,
+)
+from models.renderer.discriminator import Discriminator
+from models.renderer.generator import Generator
 from tasks.errors import SourceError
 
 LICENCE = "unknown: the authors gave none"
@@ -32,7 +41,9 @@ LICENCE = "unknown: the authors gave none"
 def import_authors_checkpoint(
     file: Path, folder: Path, *, encoder_mask: str, num_heads: int, mean: Path | None, std: Path | None
 ) -> str:
-    """Write the network of the authors' `file` as a checkpoint folder.
+    """Write the authors' motion network, generator or discriminator in `file` as a checkpoint folder.
+
+    Which it is shows in the parameters' names. The options are the motion network's alone.
 
     Args:
         encoder_mask: "plus-one" or "exclude", see models.motion.transformer.TransformerConfig.
@@ -40,7 +51,7 @@ def import_authors_checkpoint(
         mean, std: what the network's rows were measured by; without them, rows are points.
 
     Returns: a line that says what was imported.
-    Raises: SourceError naming the file that is missing, damaged or no motion network's, or a folder not to be replaced.
+    Raises: SourceError naming the file that is missing, damaged or no network's, or a folder not to be replaced.
     """
     if encoder_mask not in ENCODER_MASKS:
         raise SourceError(f"--encoder-mask {encoder_mask}: must be one of {', '.join(ENCODER_MASKS)}")
@@ -49,32 +60,62 @@ def import_authors_checkpoint(
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / checkpoint.CONFIG).is_file()):
         raise SourceError(f"{folder}: is there, and no checkpoint; name a new folder")
     normalisation = None if mean is None or std is None else _read_normalisation(mean, std)
-    content = _read_bytes(file)
+    state = _read_state(file, _read_bytes(file))
+    renderer = _read_renderer(file, state)
+    if renderer is not None:
+        if normalisation is not None:
+            raise SourceError(f"{file}: holds a rendering network, which --mean and --std do not go with")
+        _save(folder, renderer, _provenance({"checkpoint": file}, {}))
+        return f"{folder}: {_describe_renderer(renderer)}"
     try:
-        network = from_authors_state(
-            _read_state(file, content),
-            num_heads=num_heads,
-            encoder_mask=encoder_mask,
-            normalisation=normalisation,
-        )
+        network = from_authors_state(state, num_heads=num_heads, encoder_mask=encoder_mask, normalisation=normalisation)
     except ValueError as error:
         raise SourceError(f"{file}: {error}") from error
     sources = {"checkpoint": file} | ({} if mean is None or std is None else {"mean": mean, "std": std})
-    provenance = {
-        "imported_from": {name: _describe(path) for name, path in sources.items()},
-        "licence": LICENCE,
-        "options": {"encoder_mask": encoder_mask, "num_heads": num_heads},
-    }
-    try:
-        checkpoint.save(folder, network, network.config, provenance)
-    except OSError as error:
-        raise SourceError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    _save(folder, network, _provenance(sources, {"encoder_mask": encoder_mask, "num_heads": num_heads}))
     config = network.config
     measured = "" if normalisation else "; no --mean and --std: its rows are taken for points"
     return (
         f"{folder}: a transformer of width {config.width}, {config.num_encoder_layers} + {config.num_decoder_layers}"
         f" layers, {num_heads} heads, encoder mask {encoder_mask}{measured}"
     )
+
+
+def _read_renderer(file: Path, state: Mapping[str, object]) -> Generator | Discriminator | None:
+    """The rendering network of a file; None if it holds none."""
+    try:
+        if find_weights(state, GENERATOR_MARK) is not None:
+            return generator_from_authors_state(state)
+        if find_weights(state, DISCRIMINATOR_MARK) is not None:
+            return discriminator_from_authors_state(state)
+    except ValueError as error:
+        raise SourceError(f"{file}: {error}") from error
+    return None
+
+
+def _describe_renderer(network: Generator | Discriminator) -> str:
+    config = network.config
+    if isinstance(network, Generator):
+        return (
+            f"a generator of widths {config.num_filters} to {config.max_filters}, {network.config.num_downsamples}"
+            " halvings; parameters that nothing reads are left out"
+        )
+    return f"a discriminator of widths {config.num_filters} to {config.max_filters}, {network.config.num_scales} scales"
+
+
+def _save(folder: Path, network: MotionTransformer | Generator | Discriminator, provenance: dict[str, Any]) -> None:
+    try:
+        checkpoint.save(folder, network, network.config, provenance)
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _provenance(sources: Mapping[str, Path], options: Mapping[str, object]) -> dict[str, Any]:
+    return {
+        "imported_from": {name: _describe(path) for name, path in sources.items()},
+        "licence": LICENCE,
+        "options": dict(options),
+    }
 
 
 def export_authors_checkpoint(folder: Path, file: Path, *, mean: Path | None = None, std: Path | None = None) -> str:
@@ -121,7 +162,7 @@ def _read_state(file: Path, content: bytes) -> Mapping[str, object]:
             " code, which are never read"
         ) from error
     if not isinstance(state, Mapping):
-        raise SourceError(f"{file}: holds a {type(state).__name__}: not a motion network of the authors'")
+        raise SourceError(f"{file}: holds a {type(state).__name__}: not a network of the authors'")
     return state
 
 

@@ -105,7 +105,9 @@ def test_a_config_of_another_size_is_refused_with_both(tmp_path):
 
 
 def test_unknown_networks_and_fields_are_refused():
-    with pytest.raises(CheckpointError, match="no network 'mlp'; there are tangents, transformer"):
+    with pytest.raises(
+        CheckpointError, match="no network 'mlp'; there are discriminator, generator, tangents, transformer"
+    ):
         build_network("mlp", {})
     with pytest.raises(CheckpointError, match="differs in dropout, heads"):
         build_network("transformer", {"heads": 3} | {k: v for k, v in vars(CONFIG).items() if k != "dropout"})

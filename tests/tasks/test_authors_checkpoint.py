@@ -11,9 +11,13 @@ from models.checkpoint import save
 from models.motion.tangents import TangentConfig, TangentNetwork
 from models.motion.transformer import MotionTransformer, TransformerConfig, to_authors_state
 from models.motion.views import Normalisation
+from models.renderer.authors import discriminator_name, generator_name
+from models.renderer.discriminator import Discriminator, DiscriminatorConfig
+from models.renderer.generator import Generator, GeneratorConfig
 from tasks.authors_checkpoint import export_authors_checkpoint, import_authors_checkpoint
 from tasks.errors import SourceError
 from tests.models.motion.reference import MOTION, authors_state, needs_reference
+from tests.models.renderer.reference import RENDER
 
 CONFIG = TransformerConfig(
     width=16, num_heads=2, feedforward=24, num_encoder_layers=2, num_decoder_layers=3, dropout=0.1,
@@ -123,7 +127,7 @@ def test_what_is_no_motion_network_is_refused_by_name(tmp_path):
     refused(whole[: len(whole) // 2], r"a\.pth: not a file of tensors alone")
     refused(pickle.dumps(Evil()), r"a\.pth: not a file of tensors alone.*never read")
     refused({"network": Evil()}, r"a\.pth: not a file of tensors alone.*never read")
-    refused(torch.zeros(3), r"a\.pth: holds a Tensor: not a motion network")
+    refused(torch.zeros(3), r"a\.pth: holds a Tensor: not a network")
     refused({"conv.weight": torch.zeros(3)}, r"a\.pth: holds no input_embed\.weight: not a motion network")
     refused(
         {"input_embed.weight": torch.zeros(())}, r"not a motion network of the authors': input_embed\.weight has shape"
@@ -177,3 +181,71 @@ def test_only_a_transformer_is_exported(tmp_path):
     with pytest.raises(SourceError, match=r"m: holds tangents; .* the transformer alone"):
         export_authors_checkpoint(tmp_path / "m", tmp_path / "a.pth")
     assert not (tmp_path / "a.pth").exists()
+
+
+GENERATOR = GeneratorConfig(
+    num_filters=4, max_filters=16, num_condition_filters=5, max_condition_filters=10, num_downsamples=3,
+    num_middle_blocks=1, num_mask_filters=3, max_mask_filters=12, num_mask_downsamples=2, num_mask_blocks=2,
+)  # fmt: skip
+DISCRIMINATOR = DiscriminatorConfig(
+    num_filters=4,
+    max_filters=16,
+    num_layers=3,
+    num_scales=3,
+    num_crop_filters=5,
+    max_crop_filters=10,
+    num_crop_layers=1,
+)
+
+
+def renderer(kind, seed=0):
+    """A network and its weights under the authors' names, with some that nothing reads."""
+    torch.manual_seed(seed)
+    if kind == "generator":
+        made = Generator(GENERATOR)
+        state = {generator_name(name): value for name, value in made.state_dict().items()}
+        return made, state | {"label_embedding.down_0.layers.conv.bias": torch.zeros(3)}
+    made = Discriminator(DISCRIMINATOR)
+    return made, {discriminator_name(name, DISCRIMINATOR): value for name, value in made.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("generator", "widths 4 to 16, 3 halvings"), ("discriminator", "widths 4 to 16, 3 scales")]
+)
+def test_a_rendering_network_is_told_by_its_names(tmp_path, kind, said):
+    made, state = renderer(kind)
+    torch.save({"net": {f"module.{name}": value for name, value in state.items()}, "epoch": 9}, tmp_path / "net.pth")
+    assert f"a {kind} of {said}" in do_import(tmp_path / "net.pth", tmp_path / "m")
+    loaded = models.load(tmp_path / "m")
+    assert loaded.config == made.config
+    assert same(loaded.state_dict(), made.state_dict())
+    provenance = json.loads((tmp_path / "m/provenance.json").read_text())
+    assert provenance["options"] == {}
+    assert provenance["imported_from"]["checkpoint"]["file"] == "net.pth"
+
+
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_a_rendering_network_that_is_not_whole_is_refused_by_name(tmp_path, kind):
+    _, state = renderer(kind)
+    name = max(name for name in state if name.endswith(".weight_u"))
+    for odd, match in (
+        ({key: value for key, value in state.items() if key != name}, f"differs in {name}"),
+        (state | {"net_E.weight": torch.zeros(2)}, "differs in net_E.weight"),
+        (state | {name: torch.zeros(77)}, rf"{name} has shape \(77,\)"),
+    ):
+        torch.save(odd, tmp_path / "net.pth")
+        with pytest.raises(SourceError, match=rf"net\.pth: .*{match}"):
+            do_import(tmp_path / "net.pth", tmp_path / "m")
+    torch.save(state, tmp_path / "net.pth")
+    for path in ("mean", "std"):
+        np.save(tmp_path / f"{path}.npy", np.ones((19, 2)))
+    with pytest.raises(SourceError, match="holds a rendering network, which --mean and --std do not go with"):
+        do_import(tmp_path / "net.pth", tmp_path / "m", mean=tmp_path / "mean.npy", std=tmp_path / "std.npy")
+    assert not (tmp_path / "m").exists()
+
+
+@needs_reference
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_the_reference_renderers_are_imported(tmp_path, kind):
+    assert f"a {kind} of widths 8 to" in do_import(RENDER / f"{kind}_state_dict.pt", tmp_path / "m")
+    assert type(models.load(tmp_path / "m")) in (Generator, Discriminator)
