@@ -89,7 +89,7 @@ def test_wrong_pictures_are_refused():
         FlowPair(image, image[:30])
     with pytest.raises(ValueError, match="uint8"):
         FlowPair(image.astype(np.float32), image.astype(np.float32))
-    with pytest.raises(ValueError, match="no rendering method 'magic'; there are blend, flow, warp"):
+    with pytest.raises(ValueError, match="no rendering method 'magic'; there are blend, flow, rife, warp"):
         render_between("magic", KeyPair(image, image), [0.5])
 
 
