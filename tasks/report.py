@@ -225,6 +225,7 @@ def write_report(
         f"Clip {clip} was skipped: {reason or 'its video was skipped'}." for clip, reason in sorted(skipped.items())
     ]
     build.media.write_videos(workers)
+    key_steps = sorted({step.key_step for view in clips for step in view.steps}, reverse=True)
     html = _render_page(
         clips=clips,
         results=results,
@@ -232,7 +233,9 @@ def write_report(
         motion=make_motion_section(folder, motion),
         motions=describe_motions(ordered),
         commands=commands,
-        key_steps=sorted({step.key_step for view in clips for step in view.steps}, reverse=True),
+        key_steps=key_steps,
+        # The page opens where there is most to compare.
+        opening_step=max(key_steps, key=lambda step: (sum(e.key_step == step for e in ordered), step), default=0),
         all_series=sorted({build.series[e.name] for e in ordered}, key=lambda series: (series.colour, series.label)),
         rate_of_step={r.key_step: r.rate for r in results},
         has_many_batches=len({entry.batch for entry in ordered}) > 1,

@@ -53,6 +53,14 @@ def test_page_names_only_files_that_lie_beside_it(report):
     assert not re.search(r"https?://(?!www\.w3\.org)", html)
 
 
+def test_it_opens_at_the_key_step_with_most_methods_the_larger_if_equal(entries, report, tmp_path):
+    assert re.findall(r'aria-pressed="true">every (\w+)<', (report / "index.html").read_text()) == ["8th"]
+    write_report(tmp_path, entries[:-1], **OPTIONS)
+    html = (tmp_path / "index.html").read_text()
+    assert re.findall(r'aria-pressed="true">every (\w+)<', html) == ["4th"]
+    assert "chooseStep(4);" in html
+
+
 def test_same_input_gives_the_same_bytes(entries, report, tmp_path):
     write_report(tmp_path, entries, **OPTIONS | {"workers": 1})
     files = {p.relative_to(report): p.read_bytes() for p in report.rglob("*") if p.is_file()}
