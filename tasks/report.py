@@ -40,7 +40,8 @@ METHODS = ("blend", "flow", "rife", "warp", "neural")
 METHODS_WITHOUT_JOINTS = ("blend", "flow", "rife")  # a render's motion is nothing to these
 REFERENCE = "warp"  # its worst and median frames are the samples, where it was rendered
 SAMPLE_MARGIN = 0.2  # of the person's box, kept around it in the samples
-STRIP_HEIGHT_PX = 220  # of the pictures of a worst frame, at most
+STRIP_HEIGHT_PX = 200  # of the pictures of a worst frame, at most
+STRIP_QUALITY = 75  # of JPEG
 STRIP_GAP_PX = 4
 
 FloatArray = npt.NDArray[np.float64]
@@ -446,7 +447,7 @@ def _make_sheet(build: _Build, batch: str, clip: str, m: _Measured) -> Sheet:
         images = [render.read_image(m.frames.index(number))[box] for number in (before, frame, after)]
         images.insert(2, truth.read_image(row_of[frame])[box])
         strip = join_pictures([fit_picture(image, STRIP_HEIGHT_PX) for image in images], STRIP_GAP_PX)
-        name = build.media.write_picture(f"media/{batch}/{clip}/worst-{m.entry.name}-{frame}", strip)
+        name = build.media.write_picture(f"media/{batch}/{clip}/worst-{m.entry.name}-{frame}", strip, STRIP_QUALITY)
         shown.append(WorstFrame(frame, f"{m.psnr[frame]:.2f} dB", m.frames.index(frame), name))
     return Sheet(build.series[m.entry.name], shown)
 

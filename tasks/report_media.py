@@ -93,11 +93,11 @@ class Media:
         with ThreadPoolExecutor(max_workers=workers) as pool:
             list(pool.map(write, self.videos.items()))
 
-    def write_picture(self, name: str, image_HWC: Image) -> str:
+    def write_picture(self, name: str, image_HWC: Image, quality: int = JPEG_QUALITY) -> str:
         """As JPEG; returns the file's name."""
         path = self.folder / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        ok, data = cv2.imencode(".jpg", fit_picture(image_HWC, self.height), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        ok, data = cv2.imencode(".jpg", fit_picture(image_HWC, self.height), [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert ok, "OpenCV always has JPEG"
         path.write_bytes(data.tobytes())
         return f"{name}.jpg"
