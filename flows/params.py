@@ -60,11 +60,13 @@ class RenderParams(Section):
 class EvaluateParams(Section):
     pck_torso_share: float = Field(gt=0, le=1)
     matte_margin_torso_share: float = Field(gt=0, le=1)
+    lpips: Literal["none", "halfway", "all"]
 
 
 class ReportParams(Section):
     media_height: int = Field(ge=120, le=4320)
     sample_frames: int = Field(ge=1, le=10)
+    worst_frames: int = Field(ge=0, le=10)
 
 
 class JointsParams(Section):

@@ -52,7 +52,10 @@ def find_weights() -> Path:
     folders = spec.submodule_search_locations if spec else None
     path = Path(folders[0], _WEIGHTS) if folders else None
     if path is None or not path.is_file():
-        raise WeightsError(f"LPIPS's weights are not here: the package {PACKAGE} is not installed; run `make extras`")
+        raise WeightsError(
+            f"LPIPS's weights are not here: the package {PACKAGE} could not be had when the environment was made;"
+            " run `make env` again where the package index has it, or set evaluate.lpips to none"
+        )
     return path
 
 
@@ -172,7 +175,9 @@ def load_lpips(path: Path | None = None) -> Lpips:
     except _DAMAGE as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         reason = f"no {text}" if isinstance(error, KeyError) else text
-        raise WeightsError(f"{path}: not LPIPS's AlexNet weights ({reason}); run `make extras`") from error
+        raise WeightsError(
+            f"{path}: not LPIPS's AlexNet weights ({reason}); remove .venv and run `make env`"
+        ) from error
     # Channels last: the layout that a picture has anyway.
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
