@@ -186,6 +186,7 @@ class RenderSet(Section):
     motion: Literal["linear", "cubic", "robust", "learned"]
     motion_model: str
     method: Literal["blend", "flow", "rife", "warp"]
+    base: Literal["rife", "flow"] = "rife"
 
 
 class Params(Section):

@@ -47,6 +47,7 @@ RENDER_SCHEMA = pa.schema(
         ("method", pa.string()),
         ("key_before", pa.int32()),
         ("key_after", pa.int32()),
+        ("posed_share", pa.float32()),
         ("image", _PICTURE),
     ]
 )

@@ -61,7 +61,7 @@ print(json.dumps([declared, code_files(module)]))
 """
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
     declared, imported = json.loads(done.stdout)
-    assert declared == imported
+    assert [name for name in declared if name.endswith(".py")] == imported
 
 
 def test_dvc_shows_the_committed_metrics_and_plots():

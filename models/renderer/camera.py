@@ -21,6 +21,7 @@ _QUALITY = 0.01  # share of the strongest corner
 _SPACING_SHARE = 0.012  # of the picture's longer side, between corners
 _WINDOW_PX = 21
 _LEVELS = 5
+_LEAST_RESPONSE = 0.1  # of the phase correlation, from which its pan is where tracking starts
 _ROUND_TRIP_PX = 0.7  # a point that is tracked there and back and misses by more is lost
 _MISFIT_PX = 1.5
 _MIN_INLIERS = 0.5  # share of the tracked points that one motion must explain
@@ -92,9 +93,13 @@ def _track(images: tuple[ImageArray, ImageArray], is_background: tuple[BoolArray
     corners = cv2.goodFeaturesToTrack(greys[0], _MAX_CORNERS, _QUALITY, spacing_px, mask=mask_HW)
     if corners is None or len(corners) < _MIN_CORNERS:
         return None
-    window = (_WINDOW_PX, _WINDOW_PX)
-    there, is_found, _ = cv2.calcOpticalFlowPyrLK(greys[0], greys[1], corners, None, winSize=window, maxLevel=_LEVELS)
-    back, is_back, _ = cv2.calcOpticalFlowPyrLK(greys[1], greys[0], there, None, winSize=window, maxLevel=_LEVELS)
+    # A pan of fine texture is lost on the pyramid's coarse levels, and found as a whole by the pictures' phases.
+    window = cv2.createHanningWindow(greys[0].shape[::-1], cv2.CV_32F)
+    grey_0, grey_1 = (grey.astype(np.float32) for grey in greys)
+    pan_px_D, response = cv2.phaseCorrelate(grey_0, grey_1, window)
+    start = corners + (np.float32(pan_px_D) if response > _LEAST_RESPONSE else np.float32(0))
+    there, is_found = _track_points(greys[0], greys[1], corners, start)
+    back, is_back = _track_points(greys[1], greys[0], there, corners)
     is_good_P = (is_found & is_back).ravel() == 1
     is_good_P &= np.linalg.norm((back - corners)[:, 0], axis=-1) < _ROUND_TRIP_PX
     if is_good_P.sum() < _MIN_CORNERS:
@@ -106,6 +111,21 @@ def _track(images: tuple[ImageArray, ImageArray], is_background: tuple[BoolArray
         return None
     found: Homography = homography
     return found
+
+
+def _track_points(
+    grey_0: ImageArray, grey_1: ImageArray, points: Float32Array, start: Float32Array
+) -> tuple[Float32Array, ImageArray]:
+    there, is_found, _ = cv2.calcOpticalFlowPyrLK(
+        grey_0,
+        grey_1,
+        points,
+        start.copy(),
+        winSize=(_WINDOW_PX, _WINDOW_PX),
+        maxLevel=_LEVELS,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )
+    return there, is_found
 
 
 def _align(

