@@ -5,6 +5,7 @@ Source: Render In-between (BMVC 2021), section 3.2. Differs from the authors' ne
 nothing reads (their label embedding and second mask convolution, 11 % of theirs).
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -99,6 +100,15 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(AdaptiveBlock(coarse, fine, condition) for fine, coarse, condition in levels)
         self.leave = convolve(widths[0], NUM_PICTURE_CHANNELS)
         self.mask = MaskNetwork(config)
+
+    def start_from_background(self, share: float) -> None:
+        """Begin with a mask that is `share`, between 0 and 1, everywhere: nearly the background where that is small.
+
+        Differs from the authors', whose mask begins near a half: there what is not learnt yet spoils the picture.
+        """
+        nn.init.zeros_(self.mask.leave.weight)
+        assert self.mask.leave.bias is not None
+        nn.init.constant_(self.mask.leave.bias, math.log(share / (1 - share)))
 
     def forward(self, label_BCHW: Tensor, background_BCHW: Tensor, previous_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The next picture, and where it is painted.

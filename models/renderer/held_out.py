@@ -1,0 +1,58 @@
+"""How good a generator is on key frames that it was not trained on, and how good the background it paints over.
+
+Axes: B samples, S predicted frames, C channels, H, W. Pictures are RGB from -1 to 1, or BGR uint8 HWC.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.lpips import LpipsTruth
+from models.measures import Image, compare_frames
+from models.renderer.generator import Generator
+from models.renderer.samples import SampleBatch
+from models.renderer.training import predict
+
+MEASURES = ("person_psnr", "person_ssim", "full_psnr", "full_ssim")
+
+
+class HeldOut:
+    """Samples that are not trained on; what does not change from one evaluation to the next is measured once."""
+
+    def __init__(self, batches: Sequence[SampleBatch], *, has_lpips: bool) -> None:
+        """batches: without augmentation; at least one, with somebody in it.  has_lpips: its weights are installed."""
+        self._batches = batches
+        self.truths = [to_image(x_CHW) for batch in batches for x_CHW in batch.pictures_BSCHW.flatten(0, 1)]
+        self.backgrounds = [to_image(x_CHW) for batch in batches for x_CHW in batch.backgrounds_BSCHW.flatten(0, 1)]
+        self._people = [x_HW.numpy() > 0.5 for batch in batches for x_HW in batch.person_BS1HW.flatten(0, 2)]
+        self._lpips = [LpipsTruth(image) for image in self.truths] if has_lpips else None
+        self.background_measures = self._measure(self.backgrounds)
+
+    def pictures(self, generator: Generator) -> list[Image]:
+        """What it makes of every held-out frame, sample by sample."""
+        device = next(generator.parameters()).device
+        made = [predict(generator, SampleBatch(*(x.to(device) for x in batch))) for batch in self._batches]
+        return [to_image(x_CHW) for x_BSCHW in made for x_CHW in x_BSCHW.flatten(0, 1).cpu()]
+
+    def score(self, generator: Generator) -> dict[str, float]:
+        """Means over the frames: each measure of the result, and of its background as background_...; and the score."""
+        found = self._measure(self.pictures(generator))
+        background = {f"background_{name}": value for name, value in self.background_measures.items()}
+        return {"score": found["person_psnr"]} | found | background
+
+    def _measure(self, images: Sequence[Image]) -> dict[str, float]:
+        rows = [compare_frames(*row) for row in zip(images, self.truths, self._people, strict=True)]
+        found = {name: float(np.nanmean([getattr(row, name) for row in rows])) for name in MEASURES}
+        if self._lpips is not None:
+            pairs = [t.compare(i, p) for t, i, p in zip(self._lpips, images, self._people, strict=True)]
+            found["full_lpips"], found["person_lpips"] = np.nanmean(np.array(pairs), axis=0).tolist()
+        return found
+
+
+def to_image(picture_CHW: Tensor) -> Image:
+    """(H, W, 3) uint8 BGR of (3, H, W) RGB, -1..1."""
+    levels_HWC = ((picture_CHW.float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0)
+    image: Image = levels_HWC.to(torch.uint8).numpy()[..., ::-1].copy()
+    return image
