@@ -81,7 +81,7 @@ def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.O
 
 
 def mixed_precision() -> str:
-    """Accelerate's name of the precision to train in: bf16 on a GPU that has it; emulated, it is slower than float32."""
+    """Accelerate's name of the precision to train in: bf16 on a GPU that has it; emulated, it is slower than none."""
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
 
 
@@ -194,8 +194,8 @@ class RunState:
             for name, optimiser in self._optimisers.items():
                 states: dict[int, dict[str, Tensor]] = {}
                 for place, value in _under(name, tensors).items():
-                    index, _, field = place.partition(".")
-                    states.setdefault(int(index), {})[field] = value
+                    number, _, field = place.partition(".")
+                    states.setdefault(int(number), {})[field] = value
                 optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
         except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]

@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 
 
 class Judgements(NamedTuple):
-    """fused: whole pictures. raw: before fusing, both cut out by the person's mask. None = not asked for; no hand seen."""
+    """fused: whole pictures. raw: before fusing, both cut out by the person's mask. None = not judged: no hand seen."""
 
     fused: Pair | None
     raw: Pair | None

@@ -83,8 +83,9 @@ class RendererTrainConfig:
 
 
 class TrainResult(NamedTuple):
-    """generator: with the weights of the best score, in eval mode, on the CPU.  first_step: 0, or where the run went on.
-    last_step: the steps that were done.  best_step: of those weights.  losses: as they were logged last.
+    """generator: with the weights of the best score, in eval mode, on the CPU.
+    first_step: 0, or where the run went on.  last_step: the steps that were done.  best_step: of those weights.
+    losses: as they were logged last.
     """
 
     generator: Generator
@@ -138,9 +139,8 @@ def train(
     generator, discriminator = generator.to(accelerator.device).train(), discriminator.to(accelerator.device).train()
     # The mask's loss is a sum over a batch, of which each process has a share, and the processes' mean is taken.
     weights = replace(config.weights, mask=config.weights.mask * num_ranks)
-    update = _Update(
-        accelerator, generator, discriminator, perceptual and perceptual.to(accelerator.device), config, weights
-    )
+    perceptual = perceptual and perceptual.to(accelerator.device)
+    update = _Update(accelerator, generator, discriminator, perceptual, config, weights)
     average = copy.deepcopy(generator).eval()
     best = copy.deepcopy(average)
     run = RunState(
@@ -369,7 +369,6 @@ def _share(accelerator: Accelerator, value: float) -> float:
     if accelerator.num_processes == 1:
         return value
     own = value if accelerator.is_main_process else 0.0
-    # Halves that float32 holds exactly, as not every device has float64.
     return float(accelerator.reduce(torch.tensor(own, device=accelerator.device), "sum"))
 
 
