@@ -22,11 +22,18 @@ class HeldOut:
     """Samples that are not trained on; what does not change from one evaluation to the next is measured once."""
 
     def __init__(self, batches: Sequence[SampleBatch], *, has_lpips: bool) -> None:
-        """batches: without augmentation; at least one, with somebody in it.  has_lpips: its weights are installed."""
+        """batches: without augmentation.  has_lpips: its weights are installed.
+
+        Raises: ValueError where there is no sample, or nobody in any.
+        """
+        if not batches:
+            raise ValueError("no sample is held out; hold out a larger share of the keys, or give a longer clip")
         self._batches = batches
         self.truths = [to_image(x_CHW) for batch in batches for x_CHW in batch.pictures_BSCHW.flatten(0, 1)]
         self.backgrounds = [to_image(x_CHW) for batch in batches for x_CHW in batch.backgrounds_BSCHW.flatten(0, 1)]
         self._people = [x_HW.numpy() > 0.5 for batch in batches for x_HW in batch.person_BS1HW.flatten(0, 2)]
+        if not any(is_person_HW.any() for is_person_HW in self._people):
+            raise ValueError("no person is seen in any sample that is held out; hold out other keys")
         self._lpips = [LpipsTruth(image) for image in self.truths] if has_lpips else None
         self.background_measures = self._measure(self.backgrounds)
 
