@@ -61,6 +61,7 @@ LIMBS = (
     Limb(J.LEFT_ANKLE, J.LEFT_BIG_TOE, (0, 0, 208)),
 )
 NUM_LIMBS = len(LIMBS)
+_LEVELS = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # of a byte in a label
 
 # Offsets (dy, dx) of the two brushes in the order in which they are painted: the line's, and that of its two ends.
 _STROKE_O2 = np.array([(dy, dx) for dy in range(-4, 4) for dx in range(-4, 4)])
@@ -88,12 +89,70 @@ def draw_labels(
     Raises: ValueError as draw_pose_maps.
     Source: "Labels" of the authors' rendering network; equal to theirs.
     """
-    skeletons_THWC = draw_skeletons(joints_px_TJD, height, width, is_drawn_TL=is_drawn_TL)
-    labels_TCHW = np.zeros((len(joints_px_TJD), NUM_CHANNELS, height, width), np.float32)
-    level = (np.arange(256) / 255 * 2 - 1).astype(np.float32)
-    labels_TCHW[:, :NUM_SKELETON_CHANNELS] = level[skeletons_THWC.transpose(0, 3, 1, 2)]
-    _add_pose_maps(labels_TCHW[:, NUM_SKELETON_CHANNELS:], joints_px_TJD, sigma_px_TJ, is_dropped_TJ)
-    return labels_TCHW
+    _check(joints_px_TJD, height, width)
+    canvas = LabelCanvas(len(joints_px_TJD), height, width)
+    return canvas.draw_labels(
+        joints_px_TJD, sigma_px_TJ=sigma_px_TJ, is_dropped_TJ=is_dropped_TJ, is_drawn_TL=is_drawn_TL
+    )
+
+
+class LabelCanvas:
+    """Labels drawn time and again into the same memory: a call clears what the one before it drew, and draws.
+
+    For loops over many frames. Memory written for the first time costs several times what the spots cost.
+    The arrays returned are the canvas itself: to be read, or copied, before the next call on it.
+    """
+
+    def __init__(self, num_frames: int, height: int, width: int) -> None:
+        """Args: num_frames: poses that one call may draw, at most. height, width: px."""
+        self._labels_TCHW = _untouched_zeros((num_frames, NUM_CHANNELS, height, width))
+        self._labels_TCHW[:, :NUM_SKELETON_CHANNELS] = -1
+        self._spots: list[Float32Array] = []
+        self._strokes: list[Float32Array] = []
+
+    def draw_labels(
+        self,
+        joints_px_TJD: FloatArray,
+        *,
+        sigma_px_TJ: FloatArray | None = None,
+        is_dropped_TJ: BoolArray | None = None,
+        is_drawn_TL: BoolArray | None = None,
+    ) -> Float32Array:
+        """As models.renderer.labels.draw_labels, bit by bit. Raises: ValueError also on more poses than num_frames."""
+        self._clear(joints_px_TJD)
+        labels_TCHW = self._labels_TCHW[: len(joints_px_TJD)]
+        _add_pose_maps(labels_TCHW[:, NUM_SKELETON_CHANNELS:], joints_px_TJD, sigma_px_TJ, is_dropped_TJ, self._spots)
+        height, width = labels_TCHW.shape[2:]
+        skeletons_THWC, boxes = _draw_skeletons(joints_px_TJD, height, width, is_drawn_TL)
+        for label_CHW, skeleton_HWC, (rows, columns) in zip(labels_TCHW, skeletons_THWC, boxes, strict=True):
+            box = label_CHW[:NUM_SKELETON_CHANNELS, rows, columns]
+            box[...] = _LEVELS[skeleton_HWC[rows, columns].transpose(2, 0, 1)]
+            self._strokes.append(box)
+        return labels_TCHW
+
+    def draw_pose_maps(
+        self,
+        joints_px_TJD: FloatArray,
+        *,
+        sigma_px_TJ: FloatArray | None = None,
+        is_dropped_TJ: BoolArray | None = None,
+    ) -> Float32Array:
+        """As models.renderer.labels.draw_pose_maps, bit by bit. Raises: ValueError also on too many poses."""
+        self._clear(joints_px_TJD)
+        maps_TJHW = self._labels_TCHW[: len(joints_px_TJD), NUM_SKELETON_CHANNELS:]
+        _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ, self._spots)
+        return maps_TJHW
+
+    def _clear(self, joints_px_TJD: FloatArray) -> None:
+        num_frames, _, height, width = self._labels_TCHW.shape
+        _check(joints_px_TJD, height, width)
+        if len(joints_px_TJD) > num_frames:
+            raise ValueError(f"{len(joints_px_TJD)} poses for a canvas of {num_frames}")
+        for spot in self._spots:
+            spot.fill(0)
+        for box in self._strokes:
+            box.fill(-1)
+        self._spots, self._strokes = [], []
 
 
 def draw_pose_maps(
@@ -120,7 +179,7 @@ def draw_pose_maps(
     """
     _check(joints_px_TJD, height, width)
     maps_TJHW = _untouched_zeros((len(joints_px_TJD), NUM_JOINTS, height, width))
-    _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ)
+    _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ, [])
     return maps_TJHW
 
 
@@ -139,23 +198,7 @@ def draw_skeletons(
     Source: "Labels" of the authors' rendering network, to the pixel.
     """
     _check(joints_px_TJD, height, width)
-    num_frames = len(joints_px_TJD)
-    _check_shape("is_drawn_TL", is_drawn_TL, (num_frames, NUM_LIMBS))
-    can_draw_TJ = _counts(joints_px_TJD, height, width) & (joints_px_TJD[..., 0] != 0)
-    can_draw_TL = can_draw_TJ[:, [limb.start for limb in LIMBS]] & can_draw_TJ[:, [limb.end for limb in LIMBS]]
-    if is_drawn_TL is not None:
-        can_draw_TL &= is_drawn_TL
-    pictures_THWC = np.zeros((num_frames, height, width, 3), np.uint8)
-    for picture_HWC, joints_px_JD, can_draw_L in zip(pictures_THWC, joints_px_TJD, can_draw_TL, strict=True):
-        is_touched_HW = np.zeros((height, width), np.bool_)
-        for limb, can_draw in zip(LIMBS, can_draw_L, strict=True):
-            if can_draw:
-                points_N2 = _limb_points(joints_px_JD[limb.start], joints_px_JD[limb.end])
-                if len(points_N2):
-                    ends_N2 = points_N2[:: max(len(points_N2) - 1, 1)]
-                    _paint(picture_HWC, is_touched_HW, points_N2, _STROKE_O2, limb.colour)
-                    _paint(picture_HWC, is_touched_HW, ends_N2, _DOT_O2, limb.colour)
-    return pictures_THWC
+    return _draw_skeletons(joints_px_TJD, height, width, is_drawn_TL)[0]
 
 
 def draw_human_masks(joints_px_TJD: FloatArray, height: int, width: int) -> BoolArray:
@@ -205,6 +248,36 @@ def _counts(joints_px_TJD: FloatArray, height: int, width: int) -> BoolArray:
     return counts
 
 
+def _draw_skeletons(
+    joints_px_TJD: FloatArray, height: int, width: int, is_drawn_TL: BoolArray | None
+) -> tuple[UInt8Array, list[tuple[slice, slice]]]:
+    """The pictures, and a box (rows, columns) of each outside of which it is black."""
+    num_frames = len(joints_px_TJD)
+    _check_shape("is_drawn_TL", is_drawn_TL, (num_frames, NUM_LIMBS))
+    can_draw_TJ = _counts(joints_px_TJD, height, width) & (joints_px_TJD[..., 0] != 0)
+    can_draw_TL = can_draw_TJ[:, [limb.start for limb in LIMBS]] & can_draw_TJ[:, [limb.end for limb in LIMBS]]
+    if is_drawn_TL is not None:
+        can_draw_TL &= is_drawn_TL
+    pictures_THWC = np.zeros((num_frames, height, width, 3), np.uint8)
+    boxes = []
+    for picture_HWC, joints_px_JD, can_draw_L in zip(pictures_THWC, joints_px_TJD, can_draw_TL, strict=True):
+        is_touched_HW = np.zeros((height, width), np.bool_)
+        for limb, can_draw in zip(LIMBS, can_draw_L, strict=True):
+            if can_draw:
+                points_N2 = _limb_points(joints_px_JD[limb.start], joints_px_JD[limb.end])
+                if len(points_N2):
+                    ends_N2 = points_N2[:: max(len(points_N2) - 1, 1)]
+                    _paint(picture_HWC, is_touched_HW, points_N2, _STROKE_O2, limb.colour)
+                    _paint(picture_HWC, is_touched_HW, ends_N2, _DOT_O2, limb.colour)
+        boxes.append((_span(is_touched_HW, 1), _span(is_touched_HW, 0)))
+    return pictures_THWC, boxes
+
+
+def _span(is_touched_HW: BoolArray, across: int) -> slice:
+    places = np.flatnonzero(np.logical_or.reduce(is_touched_HW, axis=across))
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)
+
+
 def _untouched_zeros(shape: tuple[int, ...]) -> Float32Array:
     """Zeros that take memory as they are written, 4 kB at a time: a spot needs 80 kB of a map's 600.
 
@@ -218,9 +291,13 @@ def _untouched_zeros(shape: tuple[int, ...]) -> Float32Array:
 
 
 def _add_pose_maps(
-    maps_TJHW: Float32Array, joints_px_TJD: FloatArray, sigma_px_TJ: FloatArray | None, is_dropped_TJ: BoolArray | None
+    maps_TJHW: Float32Array,
+    joints_px_TJD: FloatArray,
+    sigma_px_TJ: FloatArray | None,
+    is_dropped_TJ: BoolArray | None,
+    spots: list[Float32Array],
 ) -> None:
-    """Write the spots into maps of zeros."""
+    """Write the spots into maps of zeros, and add to `spots` the parts of them that were written."""
     height, width = maps_TJHW.shape[2:]
     shape = joints_px_TJD.shape[:2]
     _check_shape("sigma_px_TJ", sigma_px_TJ, shape)
@@ -238,6 +315,7 @@ def _add_pose_maps(
         top, along_y = _spot_profile(y, height, sigma_px)
         window = maps_TJHW[t, j, top : top + len(along_y), left : left + len(along_x)]
         np.multiply(along_y[:, None], along_x, out=window)
+        spots.append(window)
 
 
 class _Profile(NamedTuple):
