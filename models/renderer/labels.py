@@ -72,6 +72,20 @@ _TORSO_PX, _LIMB_PX, _HEAD_RADIUS_PX, _JOINT_RADIUS_PX = 40, 30, 30, 15
 _TORSO_LINES = ((J.NECK, J.MID_HIP), (J.RIGHT_SHOULDER, J.RIGHT_HIP), (J.LEFT_SHOULDER, J.LEFT_HIP))
 
 
+class MaskLine(NamedTuple):
+    """A line of the person's area, drawn where both joints count."""
+
+    start: Joint
+    end: Joint
+    thickness_px: int
+
+
+MASK_LINES = (
+    *(MaskLine(limb.start, limb.end, _LIMB_PX) for limb in LIMBS if (limb.start, limb.end) not in _TORSO_LINES),
+    *(MaskLine(start, end, _TORSO_PX) for start, end in _TORSO_LINES),
+)
+
+
 def draw_labels(
     joints_px_TJD: FloatArray,
     height: int,
@@ -212,20 +226,37 @@ def draw_human_masks(joints_px_TJD: FloatArray, height: int, width: int) -> Bool
     _check(joints_px_TJD, height, width)
     counts_TJ = _counts(joints_px_TJD, height, width)
     masks_THW = np.zeros((len(joints_px_TJD), height, width), np.uint8)
-    lines = [(limb.start, limb.end, _LIMB_PX) for limb in LIMBS if (limb.start, limb.end) not in _TORSO_LINES]
-    lines += [(start, end, _TORSO_PX) for start, end in _TORSO_LINES]
     for mask_HW, joints_px_JD, counts_J in zip(masks_THW, joints_px_TJD, counts_TJ, strict=True):
-        points = [
-            (int(x), int(y)) if counts else None for (x, y, _), counts in zip(joints_px_JD, counts_J, strict=True)
-        ]
-        for start, end, thickness_px in lines:
-            if points[start] is not None and points[end] is not None:
-                cv2.line(mask_HW, points[start], points[end], 1, thickness_px)
-        for joint in Joint:
-            if points[joint] is not None:
-                radius_px = _HEAD_RADIUS_PX if joint == J.NOSE else _JOINT_RADIUS_PX
-                cv2.circle(mask_HW, points[joint], radius_px, 1, cv2.FILLED)
+        points = _draw_mask_lines(mask_HW, joints_px_JD, counts_J, MASK_LINES)
+        for joint, point in points.items():
+            cv2.circle(mask_HW, point, _HEAD_RADIUS_PX if joint == J.NOSE else _JOINT_RADIUS_PX, 1, cv2.FILLED)
     return masks_THW.view(np.bool_)
+
+
+def draw_mask_lines(joints_px_JD: FloatArray, height: int, width: int, is_drawn_M: BoolArray) -> UInt8Array:
+    """Some lines of one pose's human mask, without the discs.
+
+    Args: joints_px_JD: (19, 3). height, width: px. is_drawn_M: True = this line of MASK_LINES.
+    Returns: (height, width) uint8, 1 = inside a line, 0 elsewhere.
+    Raises: ValueError as draw_human_masks, and on another number of lines.
+    """
+    _check(joints_px_JD[None], height, width)
+    _check_shape("is_drawn_M", is_drawn_M, (len(MASK_LINES),))
+    mask_HW = np.zeros((height, width), np.uint8)
+    lines = [line for line, is_drawn in zip(MASK_LINES, is_drawn_M, strict=True) if is_drawn]
+    _draw_mask_lines(mask_HW, joints_px_JD, _counts(joints_px_JD, height, width), lines)
+    return mask_HW
+
+
+def _draw_mask_lines(
+    mask_HW: UInt8Array, joints_px_JD: FloatArray, counts_J: BoolArray, lines: Sequence[MaskLine]
+) -> dict[Joint, tuple[int, int]]:
+    """Returns: the cells (x, y) of the joints that count."""
+    points = {joint: (int(joints_px_JD[joint, 0]), int(joints_px_JD[joint, 1])) for joint in Joint if counts_J[joint]}
+    for start, end, thickness_px in lines:
+        if start in points and end in points:
+            cv2.line(mask_HW, points[start], points[end], 1, thickness_px)
+    return points
 
 
 def _check(joints_px_TJD: FloatArray, height: int, width: int) -> None:
@@ -243,7 +274,7 @@ def _check_shape(name: str, values: npt.NDArray[np.generic] | None, shape: tuple
 
 
 def _counts(joints_px_TJD: FloatArray, height: int, width: int) -> BoolArray:
-    x_TJ, y_TJ, score_TJ = np.moveaxis(joints_px_TJD, 2, 0)
+    x_TJ, y_TJ, score_TJ = np.moveaxis(joints_px_TJD, -1, 0)
     counts: BoolArray = (score_TJ > MIN_SCORE) & (x_TJ >= 0) & (x_TJ < width) & (y_TJ >= 0) & (y_TJ < height)
     return counts
 
