@@ -53,6 +53,20 @@ class BackgroundParams(Section):
     interpolator: Literal["flow"]
 
 
+class RendererSamplesParams(Section):
+    num_frames: int = Field(ge=1, le=64)
+    rotation_deg: float = Field(ge=0, le=180)
+    scale_share: float = Field(ge=0, lt=1)
+    shift_share: float = Field(ge=0, le=1)
+    joint_drop_share: float = Field(ge=0, le=1)
+    limb_drop_share: float = Field(ge=0, le=1)
+    sigmas_px: list[Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
+    blur_share: float = Field(ge=0, le=1)
+    blur_sigma_px: float = Field(gt=0, le=100)
+    held_out_share: float = Field(ge=0, le=1)
+    cache_mb: int = Field(ge=0)
+
+
 class RenderParams(Section):
     crf: int = Field(ge=0, le=51)
 
@@ -177,6 +191,16 @@ class BackgroundSet(Section):
     key_step: KeyStep
 
 
+class RendererSet(Section):
+    batch: Name
+    videos: list[str]
+    split: Literal["train", "test"]
+    key_step: KeyStep
+    background: Literal["base", "warp"]
+    height: int = Field(ge=64, le=2048, multiple_of=16)
+    width: int = Field(ge=64, le=2048, multiple_of=16)
+
+
 class RenderSet(Section):
     batch: Name
     split: Literal["train", "test"]
@@ -194,6 +218,7 @@ class Params(Section):
     split: SplitParams
     pose: PoseParams
     background: BackgroundParams
+    samples: RendererSamplesParams
     render: RenderParams
     evaluate: EvaluateParams
     report: ReportParams
@@ -204,6 +229,7 @@ class Params(Section):
     mocap: dict[Name, MocapParams]
     batches: dict[Name, BatchParams] = Field(min_length=1)
     backgrounds: dict[Name, BackgroundSet]
+    renderers: dict[Name, RendererSet]
     renders: dict[Name, RenderSet]
 
     @model_validator(mode="after")
@@ -219,12 +245,14 @@ class Params(Section):
         for name, (batch, step) in wanted.items():
             if name not in found:
                 raise ValueError(f"backgrounds.{name}: is missing; add `{name}: {{batch: {batch}, key_step: {step}}}`")
+        for section, sets in (("renderers", self.renderers), ("renders", self.renders)):
+            for name, one in sets.items():
+                if f"{one.batch}-{one.key_step}" not in wanted:
+                    raise ValueError(
+                        f"{section}.{name}: batch {one.batch} has no key step {one.key_step};"
+                        f" add it to batches.{one.batch}.key_steps"
+                    )
         for name, render in self.renders.items():
-            if f"{render.batch}-{render.key_step}" not in wanted:
-                raise ValueError(
-                    f"renders.{name}: batch {render.batch} has no key step {render.key_step};"
-                    f" add it to batches.{render.batch}.key_steps"
-                )
             if (render.motion == "learned") == render.motion_model.endswith("no-model"):
                 raise ValueError(
                     f"renders.{name}: motion {render.motion} does not fit motion_model {render.motion_model}; a learned"

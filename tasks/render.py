@@ -13,7 +13,7 @@ import pyarrow as pa
 from models.motion.classical import interpolate_joints, repair_keys
 from models.renderer.keys import WeightsError
 from models.renderer.methods import KeyPair, render_between
-from models.skeleton import NUM_JOINTS, is_seen, torso_length
+from models.skeleton import is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
 from tasks.errors import SourceError, TableError, ToolError
 from tasks.items import Item, ItemStore
@@ -24,6 +24,7 @@ from tasks.tables import (
     decode_png,
     encode_png,
     hash_rows,
+    read_poses,
     write_table,
 )
 from tasks.video import write_mp4
@@ -77,17 +78,6 @@ class RenderPlan:
     clip: str
     items: list[Item]
     metadata: dict[str, str]
-
-
-def read_poses(table: Table, which: str) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """One pass of a pose table: its row numbers, and (rows, 19, 3) joints in px.
-
-    Raises: TableError where the table has no such pass.
-    """
-    rows = np.flatnonzero(table.column("pass") == which)
-    if not len(rows):
-        raise TableError(f"{table.path}: has no pass {which!r}; add its key step to the batch, and run pose again")
-    return rows, table.column("joints")[rows].reshape(-1, NUM_JOINTS, 3).astype(np.float64)
 
 
 def plan_render(
