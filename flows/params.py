@@ -123,7 +123,7 @@ class OptimiserParams(Section):
     learning_rate: float = Field(gt=0)
     betas: Pair
     weight_decay: float = Field(ge=0)
-    clip_norm: float = Field(gt=0)
+    clip_norm: float | None = Field(gt=0)
     warmup_steps: int = Field(ge=0)
     cosine_share: float = Field(ge=0, le=1)
     halve_every: int | None = Field(ge=1)
@@ -163,6 +163,63 @@ class TrainMotionParams(Section):
     paper_samples: PaperSamplesParams
     tangents: TangentParams
     transformer: TransformerParams
+
+
+class LossWeightParams(Section):
+    fused: float = Field(ge=0)
+    raw: float = Field(ge=0)
+    face: float = Field(ge=0)
+    hand: float = Field(ge=0)
+    features: float = Field(ge=0)
+    perceptual: float = Field(ge=0)
+    l1: float = Field(ge=0)
+    l2: float = Field(ge=0)
+    mask: float = Field(ge=0)
+
+
+class GeneratorParams(Section):
+    num_filters: int = Field(ge=1)
+    max_filters: int = Field(ge=1)
+    num_condition_filters: int = Field(ge=1)
+    max_condition_filters: int = Field(ge=1)
+    num_downsamples: int = Field(ge=1, le=8)
+    num_middle_blocks: int = Field(ge=1)
+    num_mask_filters: int = Field(ge=1)
+    max_mask_filters: int = Field(ge=1)
+    num_mask_downsamples: int = Field(ge=1, le=8)
+    num_mask_blocks: int = Field(ge=1)
+    paints_change: bool
+
+
+class DiscriminatorParams(Section):
+    num_filters: int = Field(ge=1)
+    max_filters: int = Field(ge=1)
+    num_layers: int = Field(ge=1, le=8)
+    num_scales: int = Field(ge=1, le=8)
+    num_crop_filters: int = Field(ge=1)
+    max_crop_filters: int = Field(ge=1)
+    num_crop_layers: int = Field(ge=1, le=8)
+
+
+class TrainRendererParams(Section):
+    vgg: str
+    seed: int = Field(ge=0, lt=2**32)
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    grow_every: int | None = Field(ge=1)
+    max_frames: int = Field(ge=1, le=64)
+    passes: Literal["lean", "paper"]
+    threads: int = Field(ge=1, le=256)
+    processes: int = Field(ge=1, le=64)
+    save_every: int = Field(ge=1)
+    log_every: int = Field(ge=1)
+    evaluate_every: int = Field(ge=1)
+    patience: int | None = Field(ge=1)
+    optimiser: OptimiserParams
+    discriminator_rate: float = Field(gt=0)
+    weights: LossWeightParams
+    generator: GeneratorParams
+    discriminator: DiscriminatorParams
 
 
 class EvaluateMotionParams(Section):
@@ -225,6 +282,7 @@ class Params(Section):
     joints: JointsParams
     views: ViewsParams
     train_motion: TrainMotionParams
+    train_renderer: TrainRendererParams
     evaluate_motion: EvaluateMotionParams
     mocap: dict[Name, MocapParams]
     batches: dict[Name, BatchParams] = Field(min_length=1)
@@ -258,6 +316,11 @@ class Params(Section):
                     f"renders.{name}: motion {render.motion} does not fit motion_model {render.motion_model}; a learned"
                     f" motion names a checkpoint, such as data/models/motion, any other data/raw/embedded/no-model"
                 )
+        if self.train_renderer.batch_size % self.train_renderer.processes:
+            raise ValueError(
+                f"train_renderer: {self.train_renderer.processes} processes do not share a batch of"
+                f" {self.train_renderer.batch_size} alike; take a multiple"
+            )
         for name, batch_params in self.batches.items():
             if len(set(batch_params.key_steps)) != len(batch_params.key_steps):
                 raise ValueError(f"batches.{name}.key_steps: a step stands twice")

@@ -37,6 +37,7 @@ ITEM_SECTIONS = {
     "joints": "mocap",
     "views": "mocap",
     "train_motion": "",
+    "train_renderer": "renderers",
     "evaluate_motion": "",
     "render": "renders",
     "evaluate": "renders",

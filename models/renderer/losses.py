@@ -28,7 +28,8 @@ class LossWeights:
     """What each term counts; 0 = it is not computed.
 
     fused, raw, face, hand: the adversarial terms, by the part that is judged. features: of feature matching, over all
-    parts. mask: of mask_loss, the sum over the pictures of a batch.
+    parts. l2: of squared differences, which are not the paper's: few examples teach more by where the background is far
+    off than by its many pixels that are nearly right. mask: of mask_loss, the sum over the pictures of a batch.
     """
 
     fused: float
@@ -38,6 +39,7 @@ class LossWeights:
     features: float
     perceptual: float
     l1: float
+    l2: float
     mask: float
 
     def __post_init__(self) -> None:
@@ -49,7 +51,9 @@ class LossWeights:
         return float(getattr(self, part))
 
 
-PAPER_WEIGHTS = LossWeights(fused=0.0, raw=1.0, face=0.1, hand=0.1, features=1.0, perceptual=10.0, l1=30.0, mask=5.0)
+PAPER_WEIGHTS = LossWeights(
+    fused=0.0, raw=1.0, face=0.1, hand=0.1, features=1.0, perceptual=10.0, l1=30.0, l2=0.0, mask=5.0
+)
 
 # VGG-19's convolutions, by their places in torchvision's `features`, up to the last that is read; "pool" halves.
 _VGG_LAYERS: tuple[tuple[int, int, int] | str, ...] = (
@@ -72,6 +76,7 @@ class GeneratorLoss(NamedTuple):
     features: Tensor
     perceptual: Tensor
     l1: Tensor
+    l2: Tensor
     mask: Tensor
 
 
@@ -184,7 +189,7 @@ def generator_loss(
     is_person_B1HW = is_person_B1HW.to(real_BCHW.dtype)
     counted = {part: weight for part in pairs if (weight := weights.adversarial(part))}
     adversarial = _total([weight * hinge_generator(pairs[part]) for part, weight in counted.items()], zero)
-    features = perceived = l1 = mask = zero
+    features = perceived = l1 = l2 = mask = zero
     if weights.features:
         features = weights.features * _total([match_features(pair) for pair in pairs.values()], zero)
     if weights.perceptual and perceptual is not None:
@@ -195,9 +200,14 @@ def generator_loss(
         raw_l1 = PERSON_L1_WEIGHT * person_l1(made.raw_BCHW, real_BCHW, is_person_B1HW)
         raw_l1 = (raw_l1 + functional.l1_loss(made.raw_BCHW, real_BCHW)) / RAW_L1_SHARE
         l1 = weights.l1 * (functional.l1_loss(made.fused_BCHW, real_BCHW) + raw_l1)
+    if weights.l2:
+        person_BCHW = is_person_B1HW.expand_as(real_BCHW)
+        raw_l2 = ((made.raw_BCHW - real_BCHW).square() * person_BCHW).sum() / person_BCHW.sum().clamp(min=1)
+        l2 = weights.l2 * (functional.mse_loss(made.fused_BCHW, real_BCHW) + raw_l2)
     if weights.mask:
         mask = weights.mask * mask_loss(made.mask_B1HW)
-    return GeneratorLoss(adversarial + features + perceived + l1 + mask, adversarial, features, perceived, l1, mask)
+    total = adversarial + features + perceived + l1 + l2 + mask
+    return GeneratorLoss(total, adversarial, features, perceived, l1, l2, mask)
 
 
 def hinge_discriminator(pair: Pair) -> Tensor:
