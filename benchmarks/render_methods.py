@@ -1,14 +1,18 @@
-"""Rendering methods side by side: quality of the half-way frames, and time per frame.
+"""Rendering methods side by side: quality against the true frames, and time per frame.
 
-    .venv/bin/python benchmarks/render_methods.py CLIP.mp4 [CLIP.mp4 ...] [--steps 4 8] [--methods blend flow warp]
-        [--motion robust]
+    .venv/bin/python benchmarks/render_methods.py CLIP.mp4 [CLIP.mp4 ...] [--steps 4 8 16]
+        [--methods blend flow rife warp/flow warp/rife] [--motion robust] [--frames all] [--move] [--poses]
 
 For every key step, each clip is rendered from its key frames alone: poses and mattes come from MediaPipe run over the
-keys. The truth's person mask is the matte of a run over all frames joined with the dilated skeleton. Times are
-processor time of one thread, over all in-between frames, the key pair's own work included; poses are not.
+keys. The truth's person mask is the matte of a run over all frames joined with the dilated skeleton. "worst" is the
+mean of the worst tenth of the frames by the person's PSNR, "lost" the largest loss against the base (warp) or flow.
+Times are processor time of one thread, over the frames compared, the key pair's own work included; poses are not.
+--move shows the clips through a window that pans and zooms, as a moving camera would; the truth is seen through it too.
+--poses finds the person again in the rendered half-way frames: share of the joints within a fifth of the torso.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,20 +23,39 @@ import av
 import cv2
 import numpy as np
 
-from models.measures import FrameMeasures, compare_frames, person_mask
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from models.lpips import LpipsTruth
+from models.measures import compare_frames, person_mask
 from models.motion.classical import MOTION_METHODS, MotionMethod, interpolate_joints
-from models.renderer.methods import RENDER_METHODS, KeyPair, render_between
-from models.skeleton import torso_length
+from models.renderer.keys import WeightsError
+from models.renderer.methods import BASES, RENDER_METHODS, KeyPair, render_between
+from models.skeleton import is_seen, torso_length
 from tasks.pose import MediapipeSettings, PoseResult, PoseSequence, estimate_mediapipe
 
 POSE = MediapipeSettings(upscale=2, model_complexity=1, timeout_s=300)
 MASK_MARGIN_TORSO_SHARE = 0.1
+PCK_TORSO_SHARE = 0.2
+METHODS = [name for name in RENDER_METHODS if name != "warp"] + [f"warp/{base}" for base in BASES]
+WINDOW_SHARE = 0.8  # of the picture's sides, what --move shows at the start; it zooms in to ZOOM of that
+ZOOM = 0.9
 
 
-class Score(NamedTuple):
-    """Means over the half-way frames of one clip, and seconds a frame over all in-between frames."""
+class FrameScore(NamedTuple):
+    """psnr_dB, ssim, lpips of the whole picture, then of the person."""
 
-    measures: FrameMeasures
+    full_psnr: float
+    full_ssim: float
+    person_psnr: float
+    person_ssim: float
+    full_lpips: float
+    person_lpips: float
+
+
+class Clip(NamedTuple):
+    """scores: of the frames asked for, by (row); images: the rendered half-way frames, for their poses."""
+
+    scores: dict[int, FrameScore]
+    images: dict[int, np.ndarray]
     seconds: float
 
 
@@ -40,30 +63,57 @@ def main() -> None:
     arguments = _parse_arguments()
     cv2.setNumThreads(1)
     clips = {path.stem: _read_clip(path) for path in arguments.clips}
+    if arguments.move:
+        clips = {name: _move(images) for name, images in clips.items()}
     poses = _estimate_poses(clips, arguments.steps)
-    print(f"{'step':>4}  {'clip':<14}{'method':<8}{'PSNR':>7}{'SSIM':>8}{'person PSNR':>13}{'SSIM':>8}{'s/frame':>9}")
+    print(
+        f"{'step':>4}  {'clip':<14}{'method':<10}{'person PSNR':>12}{'SSIM':>7}{'LPIPS':>7}{'worst':>7}{'lost':>7}"
+        f"{'full PSNR':>11}{'SSIM':>7}{'LPIPS':>7}{'PCK':>6}{'s/frame':>9}"
+    )
     for step in arguments.steps:
-        scores: dict[str, list[Score]] = {method: [] for method in arguments.methods}
+        means: dict[str, list[list[float]]] = {method: [] for method in arguments.methods}
         for name, images in clips.items():
+            observed, truth = poses[f"{name} {step}"], poses[f"{name} 1"]
+            done: dict[str, Clip] = {}
             for method in arguments.methods:
-                score = _score(method, arguments.motion, images, poses[f"{name} {step}"], poses[f"{name} 1"], step)
-                scores[method].append(score)
-                _print_row(step, name, method, score)
-        for method, of_clips in scores.items():
-            measures = FrameMeasures(*np.mean([score.measures for score in of_clips], axis=0).tolist())
-            _print_row(step, "mean", method, Score(measures, float(np.mean([score.seconds for score in of_clips]))))
+                done[method] = _score(method, arguments, images, observed, truth, step)
+                base = done.get(method.partition("/")[2] or "flow")
+                pck = _pck(done[method].images, truth) if arguments.poses else float("nan")
+                row = _summarise(done[method], base, pck)
+                means[method].append(row)
+                _print_row(step, name, method, row)
+        for method, rows in means.items():
+            _print_row(step, "mean", method, np.mean(rows, axis=0).tolist())
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP.mp4")
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 8], help="key steps, even (default: 4 8)")
-    parser.add_argument("--methods", nargs="+", choices=list(RENDER_METHODS), default=list(RENDER_METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--motion", choices=list(MOTION_METHODS), default="robust", help="default: robust")
+    parser.add_argument("--frames", choices=("halfway", "all"), default="halfway", help="compared; default: halfway")
+    parser.add_argument("--move", action="store_true", help="through a window that pans and zooms")
+    parser.add_argument("--poses", action="store_true", help="find the person again in the half-way frames")
     arguments = parser.parse_args()
     if any(step < 2 or step % 2 for step in arguments.steps):
         parser.error("a key step must be even, to have a half-way frame")
     return arguments
+
+
+def _move(images: list[np.ndarray]) -> list[np.ndarray]:
+    """Each frame through a window that crosses the picture and narrows, at three quarters of the clip's size."""
+    height, width = images[0].shape[:2]
+    size = (round(0.75 * width), round(0.75 * height))
+    moved = []
+    for number, image in enumerate(images):
+        share = number / max(1, len(images) - 1)
+        part = WINDOW_SHARE * (1 + share * (ZOOM - 1))
+        left, top = share * (1 - part) * width, (0.5 - 0.5 * np.cos(2 * np.pi * share)) * (1 - part) * height
+        scale = size[0] / (part * width)
+        window = np.array([[scale, 0, -scale * left], [0, scale, -scale * top]])
+        moved.append(cv2.warpAffine(image, window, size, flags=cv2.INTER_AREA))
+    return moved
 
 
 def _read_clip(path: Path) -> list[np.ndarray]:
@@ -88,16 +138,22 @@ def _matte(poses: PoseResult, number: int) -> np.ndarray | None:
 
 
 def _score(
-    method: str, motion: MotionMethod, images: list[np.ndarray], observed: PoseResult, truth: PoseResult, step: int
-) -> Score:
-    """Render a clip from its keys, and compare the half-way frames."""
+    method: str,
+    arguments: argparse.Namespace,
+    images: list[np.ndarray],
+    observed: PoseResult,
+    truth: PoseResult,
+    step: int,
+) -> Clip:
+    """Render a clip from its keys, and compare it with the frames between."""
+    motion: MotionMethod = arguments.motion
     key_rows = np.arange(0, len(images), step)
     rows = np.arange(key_rows[-1] + 1)
     keys_TJD, truth_TJD = observed.repaired(), truth.repaired()
     joints_TJD = interpolate_joints(key_rows / 1.0, keys_TJD, rows / 1.0, motion)
-    torso_px = torso_length(keys_TJD)
-    truth_torso_px = torso_length(truth_TJD)
-    found = []
+    torso_px, truth_torso_px = torso_length(keys_TJD), torso_length(truth_TJD)
+    name, _, base = method.partition("/")
+    clip = Clip({}, {}, 0.0)
     seconds, num_frames = 0.0, 0
     for number, start in enumerate(key_rows[:-1].tolist()):
         keys = KeyPair(
@@ -109,25 +165,64 @@ def _score(
             torso_px,
         )
         offsets = range(1, step)
+        if arguments.frames == "halfway":
+            offsets = range(step // 2, step // 2 + 1)
+        joints = [joints_TJD[start + k] for k in offsets]
         before = time.process_time()
-        frames = render_between(method, keys, [k / step for k in offsets], [joints_TJD[start + k] for k in offsets])
+        try:
+            frames = render_between(name, keys, [k / step for k in offsets], joints, base or "flow")
+        except WeightsError as error:
+            sys.exit(f"{method}: {error}")
         seconds += time.process_time() - before
         num_frames += len(frames)
-        middle = start + step // 2
-        joints_px_JD = truth_TJD[middle]
-        height, width = images[middle].shape[:2]
-        is_person_HW = person_mask(
-            _matte(truth, middle), joints_px_JD, height, width, MASK_MARGIN_TORSO_SHARE, truth_torso_px
-        )
-        found.append(compare_frames(frames[step // 2 - 1], images[middle], is_person_HW))
-    return Score(FrameMeasures(*np.nanmean(found, axis=0).tolist()), seconds / num_frames)
+        for offset, frame in zip(offsets, frames, strict=True):
+            row = start + offset
+            height, width = images[row].shape[:2]
+            matte = _matte(truth, row)
+            is_person_HW = person_mask(matte, truth_TJD[row], height, width, MASK_MARGIN_TORSO_SHARE, truth_torso_px)
+            clip.scores[row] = FrameScore(
+                *compare_frames(frame.image, images[row], is_person_HW),
+                *LpipsTruth(images[row]).compare(frame.image, is_person_HW),
+            )
+            if 2 * offset == step:
+                clip.images[row] = frame.image
+    return clip._replace(seconds=seconds / num_frames)
 
 
-def _print_row(step: int, clip: str, method: str, score: Score) -> None:
-    full_psnr, full_ssim, person_psnr, person_ssim = score.measures
+def _summarise(clip: Clip, base: Clip | None, pck: float) -> list[float]:
+    scores = np.array(list(clip.scores.values()))
+    person_psnr = scores[:, FrameScore._fields.index("person_psnr")]
+    worst = np.sort(person_psnr)[: max(1, round(len(person_psnr) / 10))].mean()
+    lost = (
+        float("nan")
+        if base is None
+        else min(clip.scores[r].person_psnr - base.scores[r].person_psnr for r in base.scores)
+    )
+    full_psnr, full_ssim, psnr, ssim, full_lpips, lpips = np.nanmean(scores, axis=0).tolist()
+    return [psnr, ssim, lpips, float(worst), lost, full_psnr, full_ssim, full_lpips, pck, clip.seconds]
+
+
+def _pck(images: dict[int, np.ndarray], truth: PoseResult) -> float:
+    """Share of the truth's seen joints that are found in the rendered frames, one by one, within a fifth of a torso."""
+    sequences = [PoseSequence(str(row), range(row, row + 1), [image]) for row, image in images.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        found = {result.name: result.repaired()[0] for result in estimate_mediapipe(sequences, Path(folder), POSE)}
+    truth_TJD = truth.repaired()
+    torso_px = torso_length(truth_TJD)
+    shares = []
+    for row in images:
+        is_there_J = is_seen(truth_TJD[row])
+        distance_px_J = np.linalg.norm((found[str(row)] - truth_TJD[row])[:, :2], axis=-1)
+        is_right_J = (distance_px_J < PCK_TORSO_SHARE * torso_px) & is_seen(found[str(row)])
+        shares.append(is_right_J[is_there_J].mean())
+    return float(np.mean(shares))
+
+
+def _print_row(step: int, clip: str, method: str, row: list[float]) -> None:
+    psnr, ssim, lpips, worst, lost, full_psnr, full_ssim, full_lpips, pck, seconds = row
     print(
-        f"{step:>4}  {clip:<14}{method:<8}{full_psnr:>7.2f}{full_ssim:>8.4f}{person_psnr:>13.2f}{person_ssim:>8.4f}"
-        f"{score.seconds:>9.3f}",
+        f"{step:>4}  {clip:<14}{method:<10}{psnr:>12.2f}{ssim:>7.3f}{lpips:>7.4f}{worst:>7.2f}{lost:>7.2f}"
+        f"{full_psnr:>11.2f}{full_ssim:>7.3f}{full_lpips:>7.4f}{pck:>6.2f}{seconds:>9.3f}",
         flush=True,
     )
 

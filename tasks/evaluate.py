@@ -1,23 +1,29 @@
 """Evaluate: generated frames against the true ones that were left out, frame by frame and in the mean.
 
+Pictures are compared in items (measure_chunk); poses found in the generated frames are compared when a clip's table is
+written, so that both can be worked on at once.
+
 Only generated frames that the clip holds a true picture of are measured; keys are checked to be exact instead.
 A measure that does not exist (no person in the frame, no pose found) is null in the table and left out of means.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.measures import BoolArray, compare_frames, correct_share, joint_errors, person_mask
+from models.measures import BoolArray, Image, compare_frames, correct_share, joint_errors, person_mask
+from models.renderer.keys import WeightsError
 from models.skeleton import NUM_JOINTS, FloatArray, torso_length
-from tasks.errors import TableError
-from tasks.items import Item, ItemStore
+from tasks.errors import TableError, ToolError
+from tasks.items import Item, ItemStore, each
+from tasks.pose import MediapipeSettings
+from tasks.pose_passes import PassSpec, estimate_group
 from tasks.tables import (
     EVALUATION_SCHEMA,
     SCHEMAS,
@@ -29,12 +35,15 @@ from tasks.tables import (
     write_table,
 )
 
-PICTURE_MEASURES = ("person_psnr", "person_ssim", "full_psnr", "full_ssim")
+PICTURE_MEASURES = ("person_psnr", "person_ssim", "person_lpips", "full_psnr", "full_ssim", "full_lpips")
 MEASURES = (*PICTURE_MEASURES, "joint_error_px", "pck")
+RANKING = "person_psnr"  # what the worst frames are the worst by
+WORST = f"{RANKING}_worst_tenth"
 FRAMES_PER_ITEM = 64
 DIGITS = 6  # of every number in metrics: the last bits of a mean may depend on the machine
 
 Json = dict[str, object]
+LpipsFrames = Literal["none", "halfway", "all"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,7 @@ class EvaluateSpec:
     """Rows start..stop-1 of one render's clip: what one item of this stage measures.
 
     poses: the clip's pose table; its "truth" pass is read.
-    found_joints: frame -> (19, 3) float32 px, the pose found in the generated frame; a frame that is not in it has
-        no joint measures.
+    lpips: the frames that have LPIPS.
     """
 
     render: Path
@@ -51,20 +59,23 @@ class EvaluateSpec:
     poses: Path
     start: int
     stop: int
-    pck_torso_share: float
     margin_torso_share: float
-    found_joints: Mapping[int, FloatArray] | None = None
+    lpips: LpipsFrames
 
 
 @dataclass(frozen=True)
 class RenderFacts:
-    """What a render is, for the head of its metrics."""
+    """What a render is, for the head of its metrics.
+
+    lpips: the frames that have it, or "no weights".
+    """
 
     render: str
     batch: str
     key_step: int
     motion: str
     method: str
+    lpips: str
 
 
 class ClipFiles(NamedTuple):
@@ -116,12 +127,22 @@ def halfway_rows(render: Table) -> list[int]:
     return rows
 
 
-def evaluate_chunk(spec: EvaluateSpec) -> pa.Table:
-    """Measure the generated frames among some rows of a render.
+def evaluate_group(
+    items: Sequence[Item], work_dir: Path, settings: MediapipeSettings
+) -> Iterator[tuple[int, pa.Table]]:
+    """Comparisons, or the poses in generated frames: a group is of one kind."""
+    if isinstance(items[0].args, PassSpec):
+        return estimate_group(items, work_dir, settings)
+    return each(measure_chunk, items)
+
+
+def measure_chunk(spec: EvaluateSpec) -> pa.Table:
+    """Compare the generated frames among some rows of a render with the true ones.
 
     Returns: EVALUATION_SCHEMA, a row for each generated frame that the clip has a true picture of; `mask` is a PNG,
-        255 = person.
-    Raises: TableError where a table is missing, damaged, or of pictures of another size.
+        255 = person; the joints' measures are null.
+    Raises: TableError where a table is missing, damaged, or of pictures of another size; ToolError where LPIPS is
+        wanted and its weights cannot be read.
     """
     render, clip, poses = Table("render", spec.render), Table("clip", spec.clip), Table("pose", spec.poses)
     frames, before, after = render.frames, _ints(render, "key_before"), _ints(render, "key_after")
@@ -130,7 +151,6 @@ def evaluate_chunk(spec: EvaluateSpec) -> pa.Table:
     row_of_truth = {int(frame): row for row, frame in enumerate(clip.frames)}
     pose_rows, joints_TJD = _read_truth(poses)
     torso_px = torso_length(joints_TJD)
-    found = spec.found_joints or {}
     records: list[Json] = []
     for row in range(spec.start, spec.stop):
         frame = int(frames[row])
@@ -151,11 +171,8 @@ def evaluate_chunk(spec: EvaluateSpec) -> pa.Table:
             matte_HW = decode_png(matte, grey=True) if isinstance(matte, bytes) else None
         is_person_HW = person_mask(matte_HW, joints_JD, height, width, spec.margin_torso_share, torso_px)
         measures: dict[str, float] = compare_frames(image_HWC, truth_HWC, is_person_HW)._asdict()
-        if frame in found:
-            errors_J = joint_errors(found[frame], joints_JD)
-            if not np.isnan(errors_J).all():
-                measures["joint_error_px"] = float(np.nanmean(errors_J))
-            measures["pck"] = correct_share(found[frame], joints_JD, torso_px, spec.pck_torso_share)
+        if spec.lpips == "all" or (spec.lpips == "halfway" and gaps.is_halfway[row]):
+            measures |= _measure_lpips(image_HWC, truth_HWC, is_person_HW)
         records.append(
             {
                 "frame": frame,
@@ -163,11 +180,61 @@ def evaluate_chunk(spec: EvaluateSpec) -> pa.Table:
                 "key_after": int(after[row]),
                 "gap_position": float(gaps.position[row]),
                 "is_halfway": bool(gaps.is_halfway[row]),
-                **{name: None if math.isnan(value) else value for name, value in measures.items()},
+                **{name: _or_null(value) for name, value in measures.items()},
                 "mask": encode_png(is_person_HW.astype(np.uint8) * 255),
             }
         )
     return pa.Table.from_pylist(records, schema=EVALUATION_SCHEMA)
+
+
+def _measure_lpips(image_HWC: Image, truth_HWC: Image, is_person_HW: BoolArray) -> dict[str, float]:
+    """Nothing for pictures that are too small for it."""
+    import torch  # takes seconds to import, and most frames do without
+
+    from models.lpips import MIN_SIDE_PX, lpips
+
+    if min(truth_HWC.shape[:2]) < MIN_SIDE_PX:
+        return {}
+    torch.set_num_threads(1)  # the stage has a process a core
+    try:
+        full, person = lpips(image_HWC, truth_HWC, is_person_HW)
+    except WeightsError as error:
+        raise ToolError(str(error)) from error
+    return {"full_lpips": full, "person_lpips": person}
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def measure_joints(
+    table: pa.Table, poses: Table, found: Mapping[int, npt.NDArray[np.float32]], pck_torso_share: float
+) -> pa.Table:
+    """measure_chunk's rows with the joints' measures of those frames in which poses were looked for.
+
+    Args:
+        poses: the clip's; its "truth" pass is read.
+        found: frame -> (19, 3) joints px found in the generated frame.
+    """
+    places, joints_TJD = _read_truth(poses)
+    torso_px = torso_length(joints_TJD)
+    errors_px: list[float | None] = []
+    shares: list[float | None] = []
+    for frame in table["frame"].to_pylist():
+        error_px = share = math.nan
+        if frame in found:
+            truth_JD = joints_TJD[places[frame][0]] if frame in places else np.zeros((NUM_JOINTS, 3))
+            errors_J = joint_errors(found[frame], truth_JD)
+            if not np.isnan(errors_J).all():
+                error_px = float(np.nanmean(errors_J))
+            share = correct_share(found[frame], truth_JD, torso_px, pck_torso_share)
+        errors_px.append(_or_null(error_px))
+        shares.append(_or_null(share))
+    for name, values in (("joint_error_px", errors_px), ("pck", shares)):
+        table = table.set_column(
+            table.schema.get_field_index(name), EVALUATION_SCHEMA.field(name), pa.array(values, pa.float64())
+        )
+    return table
 
 
 def _ints(table: Table, name: str) -> npt.NDArray[np.int32]:
@@ -208,25 +275,10 @@ def read_evaluation(path: Path) -> pa.Table:
     return pa.table({name: table.column(name) for name in names})
 
 
-class Shares(Protocol):
-    """The parameters of the measures; see EvaluateSpec."""
-
-    @property
-    def pck_torso_share(self) -> float: ...
-
-    @property
-    def matte_margin_torso_share(self) -> float: ...
-
-
 def plan_measures(
-    files: ClipFiles, found: Mapping[int, npt.NDArray[np.float32]], params: Shares, key: Callable[..., str]
+    files: ClipFiles, margin_torso_share: float, lpips: LpipsFrames, key: Callable[..., str]
 ) -> list[Item]:
-    """Cut the measuring of one clip's render into items.
-
-    Args:
-        found: frame -> (19, 3) joints px found in the generated frame.
-        key: (*parts) -> item key.
-    """
+    """Cut the measuring of one clip's render into items. key: (*parts) -> item key."""
     render, clip, poses = Table("render", files.render), Table("clip", files.clip), Table("pose", files.poses)
     truth_rows = np.flatnonzero(poses.column("pass") == "truth").tolist()
     pose_frames = poses.frames
@@ -236,7 +288,6 @@ def plan_measures(
     for start in range(0, render.num_rows, FRAMES_PER_ITEM):
         stop = min(render.num_rows, start + FRAMES_PER_ITEM)
         frames = set(render.frames[start:stop].tolist())
-        here = {frame: found[frame] for frame in sorted(frames & found.keys())}
         inputs = [
             hash_rows(render, range(start, stop), ("frame", "origin", "key_before", "key_after", "image")),
             hash_rows(
@@ -244,19 +295,31 @@ def plan_measures(
             ),
             hash_rows(poses, [row for row in truth_rows if int(pose_frames[row]) in frames], ("matte",)),
             truth,
-            [[frame, joints.tolist()] for frame, joints in here.items()],
         ]
-        spec = EvaluateSpec(*files, start, stop, params.pck_torso_share, params.matte_margin_torso_share, here)
-        items.append(Item(f"{files.render.stem} {start}-{stop - 1}", key(inputs, start, stop), spec))
+        spec = EvaluateSpec(*files, start, stop, margin_torso_share, lpips)
+        items.append(Item(f"{files.render.stem} {start}-{stop - 1}", key(inputs, start, stop, lpips), spec))
     return items
 
 
-def write_evaluation(files: ClipFiles, render: str, items: Sequence[Item], store: ItemStore, folder: Path) -> None:
-    """CLIP.parquet: the measures of every generated frame, and in the metadata how the keys came out."""
+def write_evaluation(
+    files: ClipFiles,
+    render: str,
+    items: Sequence[Item],
+    found: Mapping[int, npt.NDArray[np.float32]],
+    pck_torso_share: float,
+    store: ItemStore,
+    folder: Path,
+) -> None:
+    """CLIP.parquet: the measures of every generated frame, and in the metadata how the keys came out.
+
+    Args: found: as of measure_joints.
+    """
+    poses = Table("pose", files.poses)
+    chunks = (measure_joints(store.get(item.key), poses, found, pck_torso_share) for item in items)
     check = check_keys_exact(files.render, files.clip)
     facts = {"clip": files.render.stem, "render": render}
     facts |= {name: str(value) for name, value in check._asdict().items()}
-    write_table("evaluation", folder / files.render.name, (store.get(item.key) for item in items), facts)
+    write_table("evaluation", folder / files.render.name, chunks, facts)
 
 
 def read_key_check(path: Path) -> KeyCheck:
@@ -272,7 +335,8 @@ def summarise(facts: RenderFacts, clips: Mapping[str, pa.Table], keys: Mapping[s
         clips: clip -> rows of EVALUATION_SCHEMA (the mask may be missing).
         keys: clip -> how its key frames came out.
 
-    Returns: numbers in nested dicts. Means of dB are means over frames; the mean over clips counts each clip once.
+    Returns: numbers in nested dicts. Means of dB are means over frames; the mean over clips counts each clip once. Of
+        each clip also the frame with the lowest person PSNR, and that measure's mean over the worst tenth of frames.
     """
     per_clip: dict[str, dict[str, Json]] = {name: _summarise_clip(table) for name, table in sorted(clips.items())}
     return {
@@ -281,6 +345,7 @@ def summarise(facts: RenderFacts, clips: Mapping[str, pa.Table], keys: Mapping[s
         "key_step": facts.key_step,
         "motion": facts.motion,
         "method": facts.method,
+        "lpips": facts.lpips,
         "clips": per_clip,
         "mean": {which: _mean_of([clip[which] for clip in per_clip.values()]) for which in ("halfway", "all")},
         "keys": {
@@ -307,12 +372,22 @@ def _summarise_frames(table: pa.Table, is_counted: BoolArray) -> Json:
         values = values[~np.isnan(values)]
         if len(values):
             summary[name] = _mean(values.tolist())
+    ranked = rank_frames(table.filter(pa.array(is_counted)))
+    if ranked:
+        summary[WORST] = _mean([value for value, _ in ranked[: math.ceil(len(ranked) / 10)]])
+        summary["worst_frame"] = ranked[0][1]
     return summary
+
+
+def rank_frames(table: pa.Table) -> list[tuple[float, int]]:
+    """(person PSNR dB, frame) of the frames that have it, the worst first."""
+    values, frames = table[RANKING].to_pylist(), table["frame"].to_pylist()
+    return sorted((value, frame) for value, frame in zip(values, frames, strict=True) if value is not None)
 
 
 def _mean_of(summaries: Sequence[Json]) -> Json:
     mean: Json = {"num_frames": sum(n for s in summaries if isinstance(n := s["num_frames"], int))}
-    for name in MEASURES:
+    for name in (*MEASURES, WORST):
         values = [value for summary in summaries if isinstance(value := summary.get(name), float)]
         if values:
             mean[name] = _mean(values)

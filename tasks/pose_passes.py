@@ -28,6 +28,8 @@ from tasks.tables import MAX_CHUNK_FRAMES, POSE_SCHEMA, Table, hash_rows, write_
 LEAD_FRAMES = 8
 # A worker call loads its model for seconds: enough frames to make up for it, few enough that a kill costs little.
 FRAMES_PER_CALL = 256
+# Its start takes a processor as long as so many frames: for fewer, no call is made that could be part of another.
+START_FRAMES = 32
 MAX_CALLS = 200
 
 _JOINTS = pa.list_(pa.float32(), NUM_JOINTS * 3)
@@ -175,10 +177,10 @@ def list_openpose(folder: Path) -> list[Path]:
 
 
 def group_calls(items: Sequence[Item], num_workers: int) -> list[list[Item]]:
-    """Items as worker calls of about equal length: no fewer than there are workers, where there is work for them."""
+    """Items as worker calls of about equal length: no fewer than there are workers, where each is worth its start."""
     total = sum(len(item.args.rows) for item in items)
     limit = max(FRAMES_PER_CALL, -(-total // MAX_CALLS))
-    num_calls = min(len(items), max(num_workers, -(-total // limit)))
+    num_calls = min(len(items), max(1, min(num_workers, total // START_FRAMES), -(-total // limit)))
     calls: list[list[Item]] = [[] for _ in range(num_calls)]
     lengths = [0] * num_calls
     for item in sorted(items, key=lambda item: -len(item.args.rows)):

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from models.motion.classical import interpolate_joints, repair_keys
 from models.renderer.keys import WeightsError
-from models.renderer.methods import KeyPair, render_between
+from models.renderer.methods import Background, Base, KeyPair, render_between, render_neural
 from models.skeleton import is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
 from tasks.errors import SourceError, TableError, ToolError
-from tasks.items import Item, ItemStore
+from tasks.items import Item, ItemStore, hash_file
 from tasks.tables import (
     RENDER_SCHEMA,
     Image,
@@ -30,18 +30,42 @@ from tasks.tables import (
 from tasks.video import write_mp4
 
 Motion = Literal["linear", "cubic", "robust", "learned"]
-Method = Literal["blend", "flow", "rife", "warp"]
+Method = Literal["blend", "flow", "rife", "warp", "neural"]
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """motion_model: the checkpoint folder of a learned motion; not read by another motion."""
+    """motion_model: the checkpoint folder of a learned motion; not read by another motion.
+
+    base: the interpolator that warp works over.
+    renderer: the checkpoint folder of neural, which paints over frames of the method `background`; of no other.
+    """
 
     key_step: int
     motion: Motion
     method: Method
     motion_model: str
+    base: Base
+    renderer: str
+    background: Background
+
+    def describe(self) -> dict[str, str]:
+        """Name -> value of what shaped the pictures."""
+        values = {name: str(value) for name, value in self.__dict__.items()}
+        if self.method != "neural":
+            del values["renderer"], values["background"]
+        if not self.is_warped:
+            del values["base"]
+        return values
+
+    @property
+    def is_warped(self) -> bool:
+        return self.method == "warp" or (self.method == "neural" and self.background == "warp")
+
+    @property
+    def needs_poses(self) -> bool:
+        return self.method in ("warp", "neural")
 
     def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
         """Those of a clip's tables, and of the motion model's files, that the method reads."""
@@ -49,8 +73,11 @@ class RenderSettings:
             return []
         if self.method == "flow":
             return [backgrounds]
-        is_learned = self.motion == "learned"
-        return [poses, backgrounds, *(sorted(Path(self.motion_model).glob("*")) if is_learned else [])]
+        motion = sorted(Path(self.motion_model).glob("*")) if self.motion == "learned" else []
+        return [poses, *motion, *self.renderer_files()]
+
+    def renderer_files(self) -> list[Path]:
+        return sorted(Path(self.renderer).glob("*")) if self.method == "neural" else []
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,8 @@ def plan_render(
     pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
     pose = background = None
     pose_rows: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-    if settings.method == "warp":
+    renderer = [hash_file(path) for path in settings.renderer_files()]
+    if settings.needs_poses:
         pose = Table("pose", pose_path)
         pose_rows, key_joints = read_poses(pose, f"observed-{step}")
         if len(pose_rows) != num_keys:
@@ -106,7 +134,7 @@ def plan_render(
         last_row = (num_keys - 1) * step
         joints = predict_joints(times[: last_row + 1 : step], key_joints, times[: last_row + 1], settings)
         torso_px = torso_length(key_joints)
-    if settings.method in ("flow", "warp"):
+    if settings.method == "flow":
         background = Table("background", background_path)
     items = []
     for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
@@ -130,7 +158,7 @@ def plan_render(
         ]
         if pose is not None and joints is not None:
             inputs += [hash_rows(pose, pose_rows[first : end + 1].tolist(), ("joints", "matte"))]
-            inputs += [joints[rows].tolist(), torso_px]
+            inputs += [joints[rows].tolist(), torso_px, renderer]
         if background is not None:
             wanted = _background_rows(background, clip.frames[rows])
             inputs += [hash_rows(background, sorted(wanted.values()), ("frame", "image"))]
@@ -138,7 +166,7 @@ def plan_render(
     facts = {
         n: clip.metadata[n] for n in ("clip", "batch", "video", "split", "fps", "width", "height", "source_sha256")
     }
-    return RenderPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
+    return RenderPlan(name, items, facts | settings.describe())
 
 
 def predict_joints(
@@ -194,17 +222,19 @@ def render_chunk(spec: RenderSpec) -> pa.Table:
         row = number * step
         before, after = int(frames[row]), int(frames[min(row + step, len(frames) - 1)])
         picture = keys.pop(number, None) or clip.read_picture(row)
-        rows.append(_row(before, times[row], "original", "", before, before, picture))
+        rows.append(_row(before, times[row], "original", "", before, before, picture, 0.0))
         if number == spec.num_keys - 1:
             break
         keys[number + 1] = clip.read_picture(row + step)
-        for between, data in _between(spec, clip, number, picture, keys[number + 1], frames, times):
-            rows.append(_row(int(frames[between]), times[between], "generated", method, before, after, data))
+        for between, data, posed_share in _between(spec, clip, number, picture, keys[number + 1], frames, times):
+            rows.append(
+                _row(int(frames[between]), times[between], "generated", method, before, after, data, posed_share)
+            )
     return pa.Table.from_pylist(rows, schema=RENDER_SCHEMA)
 
 
 def _row(
-    frame: int, time: float, origin: str, method: str, before: int, after: int, picture: bytes
+    frame: int, time: float, origin: str, method: str, before: int, after: int, picture: bytes, posed_share: float
 ) -> dict[str, object]:
     return {
         "frame": frame,
@@ -213,6 +243,7 @@ def _row(
         "method": method,
         "key_before": before,
         "key_after": after,
+        "posed_share": posed_share,
         "image": {"bytes": picture, "path": f"{frame:06d}.png"},
     }
 
@@ -225,24 +256,21 @@ def _between(
     picture_1: bytes,
     frames: npt.NDArray[np.int32],
     times: FloatArray,
-) -> Iterator[tuple[int, bytes]]:
-    """(row, PNG) of each frame between key `number` and the next."""
+) -> Iterator[tuple[int, bytes, float]]:
+    """(row, PNG, share made from the pose) of each frame between key `number` and the next."""
     step, method = spec.settings.key_step, spec.settings.method
     start, end = number * step, (number + 1) * step
     between = range(start + 1, end)
-    backgrounds: dict[int, bytes] = {}
-    if method in ("flow", "warp"):
+    if method == "flow":  # the interpolated picture itself
         table = Table("background", spec.background_path)
         row_of = _background_rows(table, frames[start + 1 : end])
         missing = [int(frames[row]) for row in between if int(frames[row]) not in row_of]
         if missing:
             raise TableError(f"{spec.background_path}: lacks frame {missing[0]}; run background again")
-        backgrounds = {row: table.read_picture(row_of[int(frames[row])]) for row in between}
-        if method == "flow":  # the interpolated picture itself
-            yield from backgrounds.items()
-            return
+        yield from ((row, table.read_picture(row_of[int(frames[row])]), 0.0) for row in between)
+        return
     pair = KeyPair(decode_png(picture_0), decode_png(picture_1))
-    if method == "warp":
+    if spec.settings.needs_poses:
         assert spec.key_joints_px_KJD is not None
         local = number - spec.first_key
         pair = KeyPair(
@@ -257,12 +285,16 @@ def _between(
     joints = (
         None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
     )
-    pictures = [decode_png(backgrounds[row]) for row in between] if backgrounds else None
     try:
-        images: list[Image] = render_between(method, pair, wanted, joints, pictures)
+        if method == "neural":
+            assert joints is not None
+            settings = spec.settings
+            made = render_neural(pair, wanted, joints, Path(settings.renderer), settings.background, settings.base)
+        else:
+            made = render_between(method, pair, wanted, joints, spec.settings.base)
     except WeightsError as error:
         raise ToolError(str(error)) from error
-    yield from zip(between, map(encode_png, images), strict=True)
+    yield from ((row, encode_png(image), share) for row, (image, share) in zip(between, made, strict=True))
 
 
 def _mattes(spec: RenderSpec, number: int) -> tuple[Image | None, Image | None]:

@@ -7,6 +7,7 @@ bytes.
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,7 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from models.measures import ERROR_MAP_FULL_SCALE, error_map
-from tasks.report_media import NUM_COLOURS, Cell, Media, PlotPicture, Series, Video, draw_plots
+from tasks.report_media import (
+    NUM_COLOURS,
+    Cell,
+    Media,
+    PlotPicture,
+    Series,
+    Video,
+    draw_plots,
+    fit_picture,
+    join_pictures,
+)
 from tasks.report_motion import MotionFiles, make_motion_section
 from tasks.tables import Table, decode_png
 
@@ -29,6 +40,9 @@ METHODS = ("blend", "flow", "rife", "warp", "neural")
 METHODS_WITHOUT_JOINTS = ("blend", "flow", "rife")  # a render's motion is nothing to these
 REFERENCE = "warp"  # its worst and median frames are the samples, where it was rendered
 SAMPLE_MARGIN = 0.2  # of the person's box, kept around it in the samples
+STRIP_HEIGHT_PX = 200  # of the pictures of a worst frame, at most
+STRIP_QUALITY = 75  # of JPEG
+STRIP_GAP_PX = 4
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -74,9 +88,12 @@ class Measure(NamedTuple):
 
 MEASURES = (
     Measure("person_psnr", "Person PSNR", "dB", 1, 2, True),
+    Measure("person_psnr_worst_tenth", "Worst tenth", "dB", 1, 2, True),
     Measure("person_ssim", "Person SSIM", "", 1, 4, True),
+    Measure("person_lpips", "Person LPIPS", "", 1, 4, False),
     Measure("full_psnr", "Frame PSNR", "dB", 1, 2, True),
     Measure("full_ssim", "Frame SSIM", "", 1, 4, True),
+    Measure("full_lpips", "Frame LPIPS", "", 1, 4, False),
     Measure("joint_error_px", "Joints off", "px", 1, 2, False),
     Measure("pck", "PCK", "%", 100, 1, True),
 )
@@ -119,6 +136,22 @@ class Sample(NamedTuple):
     pictures: list[SamplePicture]
 
 
+class WorstFrame(NamedTuple):
+    """strip: picture of the key before, the result, the truth, the key after, side by side.  place: in the players."""
+
+    frame: int
+    psnr: str
+    place: int
+    strip: str
+
+
+class Sheet(NamedTuple):
+    """The worst frames of one render of a clip."""
+
+    series: Series
+    frames: list[WorstFrame]
+
+
 class Plot(NamedTuple):
     svgs: list[PlotPicture]
     measure: str
@@ -134,6 +167,7 @@ class ClipStep:
     players: list[Player]
     tables: list[MeasureTable]
     plot: Plot | None
+    sheets: list[Sheet]
     samples: list[Sample]
 
 
@@ -166,7 +200,10 @@ class _Build:
 
     media: Media
     series: Mapping[str, Series]
+    sample_frames: int
+    worst_frames: int
     notes: list[str] = field(default_factory=list)
+    bases: dict[str, str] = field(default_factory=dict)  # render -> what interpolated under its person
 
 
 class _Measured(NamedTuple):
@@ -180,6 +217,10 @@ class _Measured(NamedTuple):
     psnr: dict[int, float]  # of the person, dB, by frame
     psnr_full: dict[int, float]
 
+    @property
+    def keys(self) -> list[int]:
+        return [frame for frame, is_key in zip(self.frames, self.is_key, strict=True) if is_key]
+
 
 def write_report(
     folder: Path,
@@ -190,6 +231,7 @@ def write_report(
     commands: Sequence[str],
     media_height: int,
     sample_frames: int,
+    worst_frames: int,
     ffmpeg: str,
     workers: int,
 ) -> None:
@@ -201,20 +243,26 @@ def write_report(
         commands: how the page was made, one line each.
         media_height: px of the players' videos; smaller pictures are not enlarged.
         sample_frames: in-between frames a clip and key step shown with error maps, from the worst to the median.
+        worst_frames: in-between frames a clip and render shown between their keys, the worst of as many gaps.
         ffmpeg: the program.
         workers: videos written at a time.
     """
-    build = _Build(Media(folder, media_height, ffmpeg), name_series(renders))
+    build = _Build(Media(folder, media_height, ffmpeg), name_series(renders), sample_frames, worst_frames)
     ordered = sorted(
         renders, key=lambda entry: (entry.batch, entry.key_step, build.series[entry.name].colour, entry.name)
     )
     for entry in ordered:
         if entry.metrics is None:
             build.notes.append(f"{entry.name} has no measures; run `inbetween stage evaluate {entry.name}`.")
+    lacking = [entry.name for entry in ordered if (entry.metrics or {}).get("lpips") == "no weights"]
+    if lacking:
+        build.notes.append(
+            f"LPIPS was left out of {', '.join(lacking)}: its weights could not be had when the environment was made."
+        )
     clips = [
         view
         for batch, entries in groupby(ordered, key=lambda entry: entry.batch)
-        for view in _show_batch(build, batch, list(entries), sample_frames)
+        for view in _show_batch(build, batch, list(entries))
     ]
     rates = {view.batch: view.fps for view in clips}
     results = [
@@ -231,7 +279,7 @@ def write_report(
         results=results,
         notes=build.notes,
         motion=make_motion_section(folder, motion),
-        motions=describe_motions(ordered),
+        origins=[*describe_motions(ordered), *describe_bases(build.bases)],
         commands=commands,
         key_steps=key_steps,
         # The page opens where there is most to compare.
@@ -280,6 +328,14 @@ def describe_motions(renders: Sequence[RenderEntry]) -> list[tuple[str, str]]:
     return [(what, ", ".join(found)) for what, found in sorted(names.items())]
 
 
+def describe_bases(bases: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(which interpolation lies under the person, the renders that have it). bases: render -> flow or rife."""
+    return [
+        (f"base {base}", ", ".join(name for name, found in bases.items() if found == base))
+        for base in sorted(set(bases.values()))
+    ]
+
+
 def _has_motion(entry: RenderEntry) -> bool:
     return entry.method not in METHODS_WITHOUT_JOINTS
 
@@ -287,7 +343,7 @@ def _has_motion(entry: RenderEntry) -> bool:
 # ---- clips
 
 
-def _show_batch(build: _Build, batch: str, entries: Sequence[RenderEntry], sample_frames: int) -> Iterator[ClipView]:
+def _show_batch(build: _Build, batch: str, entries: Sequence[RenderEntry]) -> Iterator[ClipView]:
     names = dict.fromkeys(files.clip for entry in entries for files in entry.clips)
     for entry in entries:
         if not entry.clips:
@@ -299,7 +355,7 @@ def _show_batch(build: _Build, batch: str, entries: Sequence[RenderEntry], sampl
             continue
         shape = Table("render", measured[0].files.render).read_image(0).shape
         steps = [
-            _show_step(build, batch, clip, step, list(group), sample_frames)
+            _show_step(build, batch, clip, step, list(group))
             for step, group in groupby(measured, key=lambda m: m.entry.key_step)
         ]
         yield ClipView(batch, clip, measured[0].fps, shape[1] > shape[0], sorted(steps, key=lambda s: -s.key_step))
@@ -313,6 +369,8 @@ def _read_clip(build: _Build, entry: RenderEntry, files: ClipFiles) -> _Measured
     if not table.num_rows:
         build.notes.append(f"{entry.name}: clip {files.clip} has no frames.")
         return None
+    if "base" in table.metadata:
+        build.bases[entry.name] = table.metadata["base"]
     psnr: dict[int, float] = {}
     psnr_full: dict[int, float] = {}
     if files.evaluation.is_file():
@@ -331,12 +389,11 @@ def _read_clip(build: _Build, entry: RenderEntry, files: ClipFiles) -> _Measured
     )
 
 
-def _show_step(
-    build: _Build, batch: str, clip: str, key_step: int, measured: Sequence[_Measured], sample_frames: int
-) -> ClipStep:
+def _show_step(build: _Build, batch: str, clip: str, key_step: int, measured: Sequence[_Measured]) -> ClipStep:
     first = measured[0]
     metrics = {m.entry.name: (m.entry.metrics or {}).get("clips", {}).get(clip) for m in measured}
     tables = make_tables([(build.series[m.entry.name], metrics[m.entry.name]) for m in measured])
+    with_truth = [m for m in measured if m.psnr and m.files.truth.is_file()]
     return ClipStep(
         key_step=key_step,
         num_frames=len(first.frames),
@@ -344,7 +401,8 @@ def _show_step(
         players=list(_list_players(build, batch, clip, key_step, measured)),
         tables=tables,
         plot=_plot_clip(build, f"{batch}/{clip}/{key_step}", measured),
-        samples=list(_make_samples(build, batch, clip, measured, sample_frames)),
+        sheets=[_make_sheet(build, batch, clip, m) for m in with_truth if build.worst_frames],
+        samples=list(_make_samples(build, batch, clip, with_truth)),
     )
 
 
@@ -361,9 +419,13 @@ def _list_players(
         series = build.series[m.entry.name]
         rows = list(range(len(m.frames)))
         name = build.media.add_video(f"{media}/render-{m.entry.name}.mp4", Video("render", m.files.render, rows, m.fps))
-        detail = "" if m.entry.motion in series.label or not _has_motion(m.entry) else f"{m.entry.motion} motion"
+        details = []
+        if _has_motion(m.entry) and m.entry.motion not in series.label:
+            details.append(f"{m.entry.motion} motion")
+        if m.entry.name in build.bases:
+            details.append(f"base {build.bases[m.entry.name]}")
         psnr = json.dumps([_rounded(m.psnr.get(f)) for f in m.frames], separators=(",", ":"))
-        yield Player("method", series.label, detail, name, series, psnr)
+        yield Player("method", series.label, ", ".join(details), name, series, psnr)
     if first.files.truth.is_file():
         row_of = {int(frame): row for row, frame in enumerate(Table("clip", first.files.truth).frames)}
         if all(frame in row_of for frame in first.frames):
@@ -373,30 +435,58 @@ def _list_players(
             yield Player("truth", "truth", f"{_rate(first.fps)} FPS", name, None, "[]")
 
 
+# ---- worst frames
+
+
+def _make_sheet(build: _Build, batch: str, clip: str, m: _Measured) -> Sheet:
+    render, truth = Table("render", m.files.render), Table("clip", m.files.truth)
+    row_of = {int(frame): row for row, frame in enumerate(truth.frames)}
+    shown = []
+    for frame, before, after in pick_worst(m.psnr, m.keys, build.worst_frames):
+        box = _person_box(m, frame)
+        images = [render.read_image(m.frames.index(number))[box] for number in (before, frame, after)]
+        images.insert(2, truth.read_image(row_of[frame])[box])
+        strip = join_pictures([fit_picture(image, STRIP_HEIGHT_PX) for image in images], STRIP_GAP_PX)
+        name = build.media.write_picture(f"media/{batch}/{clip}/worst-{m.entry.name}-{frame}", strip, STRIP_QUALITY)
+        shown.append(WorstFrame(frame, f"{m.psnr[frame]:.2f} dB", m.frames.index(frame), name))
+    return Sheet(build.series[m.entry.name], shown)
+
+
+def pick_worst(psnr: Mapping[int, float], keys: Sequence[int], count: int) -> list[tuple[int, int, int]]:
+    """(frame, key before, key after) of the worst frame of each of the `count` worst gaps, the worst first.
+
+    One a gap: the frames beside a bad one are bad of the same cause.
+    """
+    worst: dict[int, tuple[int, int, int]] = {}
+    for frame in sorted(psnr, key=lambda frame: (psnr[frame], frame)):
+        after = bisect_right(keys, frame)
+        worst.setdefault(after, (frame, keys[after - 1], keys[after]))
+    return list(worst.values())[:count]
+
+
 # ---- samples with error maps
 
 
-def _make_samples(build: _Build, batch: str, clip: str, measured: Sequence[_Measured], count: int) -> Iterator[Sample]:
+def _make_samples(build: _Build, batch: str, clip: str, measured: Sequence[_Measured]) -> Iterator[Sample]:
     """The reference method's frames from the worst to the median by the person, of every method, with error maps."""
-    with_numbers = [m for m in measured if m.psnr and m.files.truth.is_file()]
-    if not with_numbers:
+    if not measured:
         return
     reference = next(
-        (m for m in with_numbers if m.entry.method == REFERENCE),
-        max(with_numbers, key=lambda m: math.fsum(m.psnr.values()) / len(m.psnr)),
+        (m for m in measured if m.entry.method == REFERENCE),
+        max(measured, key=lambda m: math.fsum(m.psnr.values()) / len(m.psnr)),
     )
     truth = Table("clip", reference.files.truth)
-    for rank, frame in pick_samples(reference.psnr, count):
+    for rank, frame in pick_samples(reference.psnr, build.sample_frames):
         place = reference.frames.index(frame)
-        before = max(f for f, is_key in zip(reference.frames, reference.is_key, strict=True) if is_key and f < frame)
-        after = min(f for f, is_key in zip(reference.frames, reference.is_key, strict=True) if is_key and f > frame)
+        before = max(key for key in reference.keys if key < frame)
+        after = min(key for key in reference.keys if key > frame)
         rows, columns = _person_box(reference, frame)
         truth_HWC = truth.read_image(truth.frames.tolist().index(frame))
         media = f"media/{batch}/{clip}/{reference.entry.key_step}-{frame}"
         pictures = [
             SamplePicture("truth", None, build.media.write_picture(f"{media}-truth", truth_HWC[rows, columns]), "", "")
         ]
-        for m in with_numbers:
+        for m in measured:
             if frame not in m.psnr:
                 continue
             image_HWC = Table("render", m.files.render).read_image(m.frames.index(frame))
@@ -523,8 +613,7 @@ def _plot_clip(build: _Build, name: str, measured: Sequence[_Measured]) -> Plot 
     if not lines:
         return None
     first = measured[0]
-    keys = [frame for frame, is_key in zip(first.frames, first.is_key, strict=True) if is_key]
-    pictures = draw_plots(name, lines, keys, (first.frames[0], first.frames[-1]))
+    pictures = draw_plots(name, lines, first.keys, (first.frames[0], first.frames[-1]))
     return Plot(pictures, "Person PSNR" if has_person else "Frame PSNR")
 
 

@@ -93,11 +93,11 @@ class Media:
         with ThreadPoolExecutor(max_workers=workers) as pool:
             list(pool.map(write, self.videos.items()))
 
-    def write_picture(self, name: str, image_HWC: Image) -> str:
+    def write_picture(self, name: str, image_HWC: Image, quality: int = JPEG_QUALITY) -> str:
         """As JPEG; returns the file's name."""
         path = self.folder / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        ok, data = cv2.imencode(".jpg", _fit(image_HWC, self.height), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        ok, data = cv2.imencode(".jpg", fit_picture(image_HWC, self.height), [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert ok, "OpenCV always has JPEG"
         path.write_bytes(data.tobytes())
         return f"{name}.jpg"
@@ -108,15 +108,23 @@ def _pictures(video: Video, height: int) -> Iterator[Image]:
     row_shown, image = -1, np.zeros((0, 0, 3), np.uint8)
     for row in video.rows:
         if row != row_shown:
-            row_shown, image = row, _fit(table.read_image(row), height)
+            row_shown, image = row, fit_picture(table.read_image(row), height)
         yield image
 
 
-def _fit(image_HWC: Image, max_height: int) -> Image:
+def fit_picture(image_HWC: Image, max_height: int) -> Image:
+    """Made smaller where it is higher than that, in px."""
     height, width = image_HWC.shape[:2]
     if height <= max_height:
         return image_HWC
     return resize_image(image_HWC, max(2, round(width * max_height / height)), max_height)
+
+
+def join_pictures(images: Sequence[Image], gap_px: int) -> Image:
+    """Pictures of one height side by side, white between them."""
+    gap_HWC = np.full((images[0].shape[0], gap_px, 3), 255, np.uint8)
+    parts = [part for image_HWC in images for part in (gap_HWC, image_HWC)]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def draw_plots(

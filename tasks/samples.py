@@ -194,10 +194,10 @@ def _carry_person(
     )
     at = share(clip.column("time").astype(np.float64), *rows)
     try:
-        (image,) = render_between("warp", pair, [at], [spec.joints_px_KJD[number]], [background])
+        (frame,) = render_between("warp", pair, [at], [spec.joints_px_KJD[number]])
     except WeightsError as error:
         raise ToolError(str(error)) from error
-    return image
+    return frame.image
 
 
 def _background_rows(background: Table) -> dict[int, int]:

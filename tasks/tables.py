@@ -56,6 +56,7 @@ RENDER_SCHEMA = pa.schema(
         ("method", pa.string()),
         ("key_before", pa.int32()),
         ("key_after", pa.int32()),
+        ("posed_share", pa.float32()),
         ("image", _PICTURE),
     ]
 )
@@ -68,8 +69,10 @@ EVALUATION_SCHEMA = pa.schema(
         ("is_halfway", pa.bool_()),
         ("full_psnr", pa.float64()),
         ("full_ssim", pa.float64()),
+        ("full_lpips", pa.float64()),
         ("person_psnr", pa.float64()),
         ("person_ssim", pa.float64()),
+        ("person_lpips", pa.float64()),
         ("joint_error_px", pa.float64()),
         ("pck", pa.float64()),
         ("mask", pa.binary()),

@@ -44,6 +44,7 @@ def page_url(tmp_path_factory):
         commands=["inbetween repro"],
         media_height=480,
         sample_frames=2,
+        worst_frames=2,
         ffmpeg=ffmpeg_path("pinned"),
         workers=2,
     )

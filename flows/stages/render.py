@@ -2,14 +2,17 @@
 
 from functools import partial
 
+from flows.progress import say
 from flows.stage import Output, Stage, note_missing_clips
+from models.renderer.methods import available_base
 from tasks.items import each
 from tasks.render import RenderSettings, plan_render, render_chunk, write_movie, write_render
 from tasks.tables import list_tables, read_facts
 from tasks.video import ffmpeg_path
 
 TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "rife", "scipy", "torch")
-# What a learned motion or RIFE imports, and the others do without (tests/test_pipeline.py holds the list).
+# What a learned motion, RIFE or a trained renderer imports and the others do without, and weights
+# (tests/test_pipeline.py holds the list).
 SCRIPTS = (
     "models/checkpoint.py",
     "models/motion/__init__.py",
@@ -21,7 +24,13 @@ SCRIPTS = (
     "models/motion/tangents.py",
     "models/motion/transformer.py",
     "models/motion/views.py",
+    "models/renderer/blocks.py",
+    "models/renderer/chooser.safetensors",
+    "models/renderer/generator.py",
+    "models/renderer/labels.py",
+    "models/renderer/neural.py",
     "models/renderer/rife.py",
+    "models/renderer/sizes.py",
 )
 
 
@@ -29,7 +38,18 @@ def run(stage: Stage) -> None:
     wanted = stage.params.renders[stage.item]
     clips = stage.data(wanted.batch, "clips")
     note_missing_clips(stage, clips)
-    settings = RenderSettings(wanted.key_step, wanted.motion, wanted.method, wanted.motion_model)
+    base = available_base(wanted.base)
+    settings = RenderSettings(
+        wanted.key_step,
+        wanted.motion,
+        wanted.method,
+        wanted.motion_model,
+        base,
+        wanted.renderer,
+        wanted.background,
+    )
+    if settings.is_warped and base != wanted.base:
+        say(f"{stage.label}: warp works over {base}: {wanted.base} is not installed here")
     poses, backgrounds = stage.data(wanted.batch, "poses"), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")
     paths = {path.stem: path for path in list_tables(clips) if read_facts("clip", path)["split"] == wanted.split}
     files = {clip: [path, *settings.inputs(poses / path.name, backgrounds / path.name)] for clip, path in paths.items()}

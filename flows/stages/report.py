@@ -35,6 +35,7 @@ def run(stage: Stage) -> None:
         commands=COMMANDS,
         media_height=params.media_height,
         sample_frames=params.sample_frames,
+        worst_frames=params.worst_frames,
         ffmpeg=ffmpeg_path(stage.params.run.ffmpeg),
         workers=stage.workers,
     )

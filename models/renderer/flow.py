@@ -1,6 +1,7 @@
 """In-between frames by optical flow, and by plain mixing: the two methods that know nothing of the person.
 
-Axes: H, W the picture, C its three channels, P the pixels in one row after the other, D (x, y) in px.
+Axes: H, W the picture, C its three channels, K the two keys, P the pixels in one row after the other, D
+(x, y) in px.
 Pictures are BGR uint8 HWC.
 """
 
@@ -26,11 +27,20 @@ class FlowResult(NamedTuple):
     """One in-between frame and the two pictures it was mixed from, each (H, W, 3) uint8.
 
     Where the two differ, the interpolator did not find the same thing in both keys.
+    offsets_px_KHWD: (2, H, W, 2) from each pixel of the frame to its place in either key, the mean of what was mixed.
     """
 
     image: ImageArray
     warped_0: ImageArray
     warped_1: ImageArray
+    offsets_px_KHWD: Float32Array
+
+    def within(self, rows: slice, columns: slice) -> "FlowResult":
+        """The part of it in some rows and columns."""
+        where = (rows, columns)
+        return FlowResult(
+            self.image[where], self.warped_0[where], self.warped_1[where], self.offsets_px_KHWD[:, rows, columns]
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,8 @@ class FlowPair:
         image_0, image_1 = self._images
         if t <= 0.0 or t >= 1.0:
             key = (image_0 if t <= 0.0 else image_1).copy()
-            return FlowResult(key, key.copy(), key.copy())
+            motion_HWD = self._flow_01_HWD if t <= 0.0 else -self._flow_10_HWD
+            return FlowResult(key, key.copy(), key.copy(), np.stack([-t * motion_HWD, (1.0 - t) * motion_HWD]))
         candidates = (
             _carry_flow(self._flow_01_HWD, self._weight_01_HW, t),
             -_carry_flow(self._flow_10_HWD, self._weight_10_HW, 1.0 - t),
@@ -111,7 +122,11 @@ class FlowPair:
             sum(weight_HWC * pair[key] for weight_HWC, pair in zip(weights_NHWC, pairs, strict=True)) for key in (0, 1)
         )
         image = _to_uint8((1.0 - t) * warped_0 + t * warped_1)
-        return FlowResult(image, _to_uint8(warped_0), _to_uint8(warped_1))
+        motion_HWD = sum(
+            weight_HW[..., None] * motion for weight_HW, motion in zip(weight_NHW, candidates, strict=True)
+        )
+        offsets_px_KHWD = np.stack([-t * motion_HWD, (1.0 - t) * motion_HWD]).astype(np.float32)
+        return FlowResult(image, _to_uint8(warped_0), _to_uint8(warped_1), offsets_px_KHWD)
 
     def _sample(self, image: ImageArray, offset_HWD: Float32Array) -> ImageArray:
         grid_x_HW, grid_y_HW = self._grid

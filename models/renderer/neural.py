@@ -4,6 +4,7 @@ Axes: J joints (19), D (x px, y px, score 0..1), H, W the clip's picture, h, w t
 BGR uint8 HWC outside, RGB from -1 to 1 inside.
 """
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.checkpoint import CheckpointError, load
+from models.checkpoint import PROVENANCE, CheckpointError, load
 from models.renderer.blocks import fold_spectral_norm
 from models.renderer.generator import Generator
-from models.renderer.keys import FloatArray, ImageArray, WeightsError
+from models.renderer.keys import FloatArray, ImageArray, RenderedFrame, WeightsError
 from models.renderer.labels import draw_labels
 from models.renderer.sizes import resize_picture, scale_joints
+
+PAPER_SIZE = {"height": 320, "width": 480}
 
 
 class Renderer(NamedTuple):
@@ -31,22 +34,33 @@ class Renderer(NamedTuple):
 
 
 @cache
-def load_renderer(folder: Path, height: int, width: int) -> Renderer:
+def load_renderer(folder: Path) -> Renderer:
     """The renderer of a checkpoint folder.
 
-    Args: height, width: of the pictures that it was trained on, px.
-    Raises: WeightsError if the folder is no generator's checkpoint, or its network does not take that size.
+    Raises: WeightsError if the folder is no generator's checkpoint, or its network does not take its pictures' size.
     """
     try:
         network = load(folder)
     except CheckpointError as error:
-        raise WeightsError(str(error)) from error
+        raise WeightsError(f"renderer: {error}") from error
     if not isinstance(network, Generator):
-        raise WeightsError(f"{folder}: holds a {type(network).__name__}, where a Generator is needed")
+        raise WeightsError(f"renderer: {folder}: holds a {type(network).__name__}, where a Generator is needed")
+    height, width = _read_size(folder / PROVENANCE)
     multiple = network.config.size_multiple
     if height % multiple or width % multiple:
-        raise WeightsError(f"{folder}: its network takes multiples of {multiple} px, not {height} x {width}")
+        raise WeightsError(f"renderer: {folder}: takes multiples of {multiple} px, not {height} x {width}")
     return Renderer(fold_spectral_norm(network), height, width)
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    """Height and width of the pictures that it was trained on; the paper's where that is not told (imported ones)."""
+    try:
+        size = json.loads(path.read_text()).get("size", PAPER_SIZE)
+        return int(size["height"]), int(size["width"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"renderer: {path}: not a checkpoint's provenance ({error!r}); restore the folder"
+        ) from error
 
 
 class NeuralPair:
@@ -62,13 +76,13 @@ class NeuralPair:
         self._size = key.shape[:2]
         self._previous_BCHW = self._to_network(key)
 
-    def next(self, joints_px_JD: FloatArray, background: ImageArray) -> ImageArray:
+    def next(self, joints_px_JD: FloatArray, background: ImageArray) -> RenderedFrame:
         """The frame after the one made last.
 
         Args:
             joints_px_JD: (19, 3) predicted at its time, px of the clip.
             background: (H, W, 3) uint8, an interpolated picture of its time.
-        Returns: (H, W, 3) uint8. Where the mask is 0 it is the background, to the bit.
+        Returns: the picture, which is the background to the bit where the mask is 0; and the mask's mean.
         Raises: ValueError on a background of another size than the key's.
         """
         if background.shape[:2] != self._size:
@@ -82,7 +96,8 @@ class NeuralPair:
         painted_HWC = self._to_clip((made.raw_BCHW[0].flip(0) + 1) * 127.5)
         mask_HW = self._to_clip(made.mask_B1HW[0])[..., None]
         fused_HWC = painted_HWC * mask_HW + background * (1 - mask_HW)
-        return np.asarray(np.clip(np.rint(fused_HWC), 0, 255), np.uint8)
+        image = np.asarray(np.clip(np.rint(fused_HWC), 0, 255), np.uint8)
+        return RenderedFrame(image, float(mask_HW.mean(dtype=np.float64)))
 
     def _to_network(self, image: ImageArray) -> Tensor:
         small_HWC = resize_picture(image, self._renderer.height, self._renderer.width)

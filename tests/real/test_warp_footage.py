@@ -45,8 +45,8 @@ def test_at_step_8_warp_paints_the_person_better_than_flow_and_blend(kick):
             frames[start], frames[end], joints_0_px_JD=joints[start], joints_1_px_JD=joints[end], torso_px=torso_px
         )
         for method, found in scores.items():
-            (image,) = render_between(method, pair, [0.5], [predicted[middle]])
-            found.append(psnr(image, frames[middle], is_person))
+            (frame,) = render_between(method, pair, [0.5], [predicted[middle]])
+            found.append(psnr(frame.image, frames[middle], is_person))
     means = {method: np.mean(found) for method, found in scores.items()}
     assert means["warp"] > means["flow"] + 0.5
     assert means["flow"] > means["blend"] + 1

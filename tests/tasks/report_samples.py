@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from tasks.evaluate import EvaluateSpec, KeyCheck, RenderFacts, evaluate_chunk, read_evaluation, summarise
+from tasks.evaluate import EvaluateSpec, KeyCheck, RenderFacts, measure_chunk, read_evaluation, summarise
 from tasks.report import ClipFiles, RenderEntry
 from tasks.tables import CLIP_SCHEMA, POSE_SCHEMA, RENDER_SCHEMA, encode_png, write_table
 
@@ -77,10 +77,10 @@ def make_entry(folder: Path, key_step: int, method: str, clips=("jump",), motion
         )
         write_rendered(folder, name, clip, key_step, method)
         poses = folder / f"poses/{clip}.parquet"
-        spec = EvaluateSpec(paths.render, paths.truth, poses, 0, NUM_FRAMES, 0.2, 0.06)
-        write_table("evaluation", paths.evaluation, [evaluate_chunk(spec)], {"clip": clip})
+        spec = EvaluateSpec(paths.render, paths.truth, poses, 0, NUM_FRAMES, 0.06, "none")
+        write_table("evaluation", paths.evaluation, [measure_chunk(spec)], {"clip": clip})
         files.append(paths)
         tables[clip] = read_evaluation(paths.evaluation)
         keys[clip] = KeyCheck(NUM_FRAMES // key_step + 1, NUM_FRAMES // key_step + 1)
-    metrics = summarise(RenderFacts(name, "sample", key_step, motion, method), tables, keys)
+    metrics = summarise(RenderFacts(name, "sample", key_step, motion, method, "none"), tables, keys)
     return RenderEntry(name, "sample", key_step, motion, method, tuple(files), metrics)

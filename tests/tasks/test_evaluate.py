@@ -5,15 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from models.lpips import Lpips, load_lpips, lpips
 from models.skeleton import NUM_JOINTS, Joint
-from tasks.errors import TableError
+from tasks.errors import TableError, ToolError
 from tasks.evaluate import (
     EvaluateSpec,
     KeyCheck,
     RenderFacts,
     check_keys_exact,
-    evaluate_chunk,
+    measure_chunk,
+    measure_joints,
     place_in_gaps,
     plot_rows,
     read_evaluation,
@@ -24,14 +27,15 @@ from tasks.tables import (
     EVALUATION_SCHEMA,
     POSE_SCHEMA,
     RENDER_SCHEMA,
+    Table,
     decode_png,
     encode_png,
     picture_column,
     write_table,
 )
 
-HEIGHT, WIDTH, KEY_STEP, NUM_FRAMES = 32, 24, 4, 9
-FACTS = RenderFacts("warp-4", "sample", KEY_STEP, "linear", "warp")
+HEIGHT, WIDTH, KEY_STEP, NUM_FRAMES = 40, 36, 4, 9
+FACTS = RenderFacts("warp-4", "sample", KEY_STEP, "linear", "warp", "halfway")
 
 
 def true_image(frame):
@@ -113,13 +117,13 @@ def spec(tmp_path):
         poses=tmp_path / "poses.parquet",
         start=0,
         stop=NUM_FRAMES,
-        pck_torso_share=0.2,
         margin_torso_share=0.06,
+        lpips="none",
     )
 
 
 def test_only_generated_frames_are_measured_and_placed_in_their_gap(spec):
-    table = evaluate_chunk(spec)
+    table = measure_chunk(spec)
     assert table.schema == EVALUATION_SCHEMA
     assert table["frame"].to_pylist() == [1, 2, 3, 5, 6, 7]
     assert table["gap_position"].to_pylist() == [0.25, 0.5, 0.75] * 2
@@ -128,7 +132,7 @@ def test_only_generated_frames_are_measured_and_placed_in_their_gap(spec):
 
 
 def test_measures_on_the_person_and_on_the_frame(spec):
-    row = evaluate_chunk(spec).to_pylist()[1]
+    row = measure_chunk(spec).to_pylist()[1]
     is_person = decode_png(row["mask"], grey=True) > 0
     share = (matte() > 0).sum() / is_person.sum()
     assert row["person_psnr"] == pytest.approx(10 * math.log10(255**2 / (100 * share)))
@@ -137,13 +141,13 @@ def test_measures_on_the_person_and_on_the_frame(spec):
 
 
 def test_exact_frames_count_100_db(spec):
-    row = evaluate_chunk(spec).to_pylist()[0]
+    row = measure_chunk(spec).to_pylist()[0]
     assert [row[n] for n in ("full_psnr", "full_ssim", "person_psnr", "person_ssim")] == [100, 1, 100, 1]
 
 
 def test_chunks_give_the_rows_of_the_whole(spec):
-    whole = evaluate_chunk(spec)
-    parts = [evaluate_chunk(replace(spec, start=a, stop=b)) for a, b in ((0, 3), (3, 5), (5, 9))]
+    whole = measure_chunk(spec)
+    parts = [measure_chunk(replace(spec, start=a, stop=b)) for a, b in ((0, 3), (3, 5), (5, 9))]
     assert pa.concat_tables(parts).equals(whole)
 
 
@@ -151,7 +155,9 @@ def test_found_joints_are_compared_with_the_truth_pose(spec):
     found = true_joints()
     found[Joint.NECK, 0] += 1.5
     found[Joint.MID_HIP, 0] += 2.5  # torso 10 px, share 0.2: 2 px is the limit
-    rows = evaluate_chunk(replace(spec, found_joints={1: found, 2: np.zeros_like(found)})).to_pylist()
+    rows = measure_joints(measure_chunk(spec), Table("pose", spec.poses), {1: found, 2: np.zeros_like(found)}, 0.2)
+    assert rows.schema == EVALUATION_SCHEMA
+    rows = rows.to_pylist()
     assert (rows[0]["joint_error_px"], rows[0]["pck"]) == (2.0, 0.5)
     assert (rows[1]["joint_error_px"], rows[1]["pck"]) == (None, 0.0)
     assert (rows[2]["joint_error_px"], rows[2]["pck"]) == (None, None)
@@ -159,12 +165,12 @@ def test_found_joints_are_compared_with_the_truth_pose(spec):
 
 def test_frames_without_a_true_picture_are_left_out(spec):
     write_clip(spec.clip, frames=[0, 1, 4, 6, 8])
-    assert evaluate_chunk(spec)["frame"].to_pylist() == [1, 6]
+    assert measure_chunk(spec)["frame"].to_pylist() == [1, 6]
 
 
 def test_a_frame_without_a_truth_pose_has_no_person_measures(spec):
     write_poses(spec.poses, frames=[2])
-    rows = evaluate_chunk(spec).to_pylist()
+    rows = measure_chunk(spec).to_pylist()
     assert rows[0]["person_psnr"] is None
     assert rows[1]["person_psnr"] is not None
 
@@ -172,13 +178,13 @@ def test_a_frame_without_a_truth_pose_has_no_person_measures(spec):
 def test_a_pose_table_without_truth_is_refused(spec):
     write_poses(spec.poses, which="observed-4")
     with pytest.raises(TableError, match="has no pass truth; run the pose stage again"):
-        evaluate_chunk(spec)
+        measure_chunk(spec)
 
 
 def test_pictures_of_another_size_are_refused(spec):
     write_render(spec.render, lambda frame, image: image[:-1])
-    with pytest.raises(TableError, match=r"frame 1 is of shape \(31, 24, 3\)"):
-        evaluate_chunk(spec)
+    with pytest.raises(TableError, match=r"frame 1 is of shape \(39, 36, 3\)"):
+        measure_chunk(spec)
 
 
 def test_a_gap_with_an_odd_number_of_steps_has_two_halfway_frames():
@@ -220,9 +226,12 @@ def test_summary_means_frames_within_a_clip_and_clips_within_a_render():
     }
     metrics = summarise(FACTS, clips, {"a": KeyCheck(3, 3), "b": KeyCheck(2, 1)})
     assert list(metrics["clips"]) == ["a", "b"]
-    assert metrics["clips"]["b"]["halfway"] == {"num_frames": 2, "person_psnr": 20.0, "full_psnr": 30.0}
+    worst = {"person_psnr_worst_tenth": 20.0, "worst_frame": 0}
+    assert metrics["clips"]["b"]["halfway"] == {"num_frames": 2, "person_psnr": 20.0, "full_psnr": 30.0, **worst}
     assert metrics["clips"]["b"]["all"]["person_psnr"] == 16.777778
-    assert metrics["mean"]["halfway"] == {"num_frames": 3, "person_psnr": 15.0, "full_psnr": 30.0}
+    assert metrics["clips"]["b"]["all"]["worst_frame"] == 3
+    mean = {"num_frames": 3, "person_psnr": 15.0, "full_psnr": 30.0, "person_psnr_worst_tenth": 15.0}
+    assert metrics["mean"]["halfway"] == mean
     assert metrics["keys"] == {"count": 5, "exact": 4}
     assert (metrics["render"], metrics["key_step"], metrics["method"]) == ("warp-4", 4, "warp")
     json.dumps(metrics, allow_nan=False)
@@ -235,14 +244,60 @@ def test_what_only_halfway_frames_have_is_no_mean_of_all_frames():
     ]
     table = pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA)
     clip = summarise(FACTS, {"a": table}, {})["clips"]["a"]
-    assert clip["halfway"] == {"num_frames": 1, "person_psnr": 10.0, "pck": 0.5}
-    assert clip["all"] == {"num_frames": 2, "person_psnr": 15.0}
+    worst = {"person_psnr_worst_tenth": 10.0, "worst_frame": 1}
+    assert clip["halfway"] == {"num_frames": 1, "person_psnr": 10.0, "pck": 0.5, **worst}
+    assert clip["all"] == {"num_frames": 2, "person_psnr": 15.0, **worst}
     clip = summarise(FACTS, {"a": table.slice(1)}, {})["clips"]["a"]  # a key step of 2: every frame is half-way
     assert clip["all"] == clip["halfway"]
 
 
+def test_the_worst_tenth_is_rounded_up_and_its_first_frame_named():
+    """Of 11 frames the 2 worst, 3 and 5 dB; of two equally bad the first is the worst."""
+    table = small_table([20.0, 3.0, None, 5.0, *[9.0] * 8], [True] * 12)
+    summary = summarise(FACTS, {"a": table}, {})["clips"]["a"]["halfway"]
+    assert (summary["person_psnr_worst_tenth"], summary["worst_frame"]) == (4.0, 1)
+    summary = summarise(FACTS, {"a": small_table([7.0, 7.0], [True] * 2)}, {})["clips"]["a"]["halfway"]
+    assert (summary["person_psnr_worst_tenth"], summary["worst_frame"]) == (7.0, 0)
+
+
+def test_lpips_is_measured_where_it_is_wanted_in_the_person_mask(spec, monkeypatch):
+    """With weights of ours in the package's place; frame 2 is too bright on the person, the others are exact."""
+    torch.manual_seed(0)
+    network = Lpips().eval()
+    for linear in network.linears:
+        linear.weight.data.abs_()
+    monkeypatch.setattr("models.lpips.load_lpips", lambda: network)
+    found = {}
+    for lpips_frames in ("none", "halfway", "all"):
+        rows = measure_chunk(replace(spec, lpips=lpips_frames)).to_pylist()
+        found[lpips_frames] = [(row["full_lpips"], row["person_lpips"]) for row in rows]
+    is_person = decode_png(rows[1]["mask"], grey=True) > 0
+    image, truth = Table("render", spec.render).read_image(2), Table("clip", spec.clip).read_image(2)
+    with torch.inference_mode():
+        bright = lpips(image, truth, is_person, network)
+    expected = pytest.approx(bright, rel=1e-5)
+    assert min(bright) > 0
+    assert found["none"] == [(None, None)] * 6
+    assert found["halfway"] == [(None, None), expected, (None, None), (None, None), (0, 0), (None, None)]
+    assert found["all"] == [(0, 0), expected, *[(0, 0)] * 4]
+
+
+def test_pictures_too_small_for_lpips_go_without(spec, monkeypatch):
+    monkeypatch.setattr("models.lpips.MIN_SIDE_PX", WIDTH + 1)
+    table = measure_chunk(replace(spec, lpips="all"))
+    assert table["full_lpips"].null_count == table.num_rows == 6
+
+
+def test_damaged_weights_of_lpips_are_one_line(spec, tmp_path, monkeypatch):
+    (tmp_path / "alexnet.ckpt").write_bytes(b"nothing")
+    monkeypatch.setattr("models.lpips.find_weights", lambda: tmp_path / "alexnet.ckpt")
+    load_lpips.cache_clear()
+    with pytest.raises(ToolError, match=r"\A[^\n]*alexnet.ckpt: not LPIPS's AlexNet weights[^\n]*run `make env`\Z"):
+        measure_chunk(replace(spec, lpips="halfway"))
+
+
 def test_summary_of_a_written_table_is_the_same(spec, tmp_path):
-    table = evaluate_chunk(spec)
+    table = measure_chunk(spec)
     write_table("evaluation", tmp_path / "kick.parquet", [table], {"clip": "kick"})
     read = read_evaluation(tmp_path / "kick.parquet")
     assert "mask" not in read.column_names
@@ -257,8 +312,10 @@ def test_plot_rows_have_the_same_keys_and_null_where_a_measure_is_missing():
         "method": "warp",
         "gap_position": 0.5,
         "person_ssim": None,
+        "person_lpips": None,
         "full_psnr": 30.0,
         "full_ssim": None,
+        "full_lpips": None,
     }
     assert rows == [
         {"frame": 0, "person_psnr": 20.0, **common},

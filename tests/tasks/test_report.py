@@ -6,10 +6,21 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.report import RenderEntry, describe_motions, make_tables, name_series, pick_samples, write_report
+from tasks.report import (
+    RenderEntry,
+    describe_bases,
+    describe_motions,
+    make_tables,
+    name_series,
+    pick_samples,
+    pick_worst,
+    write_report,
+)
 from tasks.report_media import Series
+from tasks.tables import Table, write_table
 from tasks.video import ffmpeg_path
 from tests.tasks.motion_report_samples import motion_files
 from tests.tasks.report_samples import NUM_FRAMES, TRUTH_SHARES, make_entry, true_image, write_truth
@@ -20,6 +31,7 @@ OPTIONS = {
     "commands": ["inbetween repro"],
     "media_height": 480,
     "sample_frames": 2,
+    "worst_frames": 2,
     "ffmpeg": ffmpeg_path("pinned"),
     "workers": 2,
 }
@@ -105,6 +117,60 @@ def test_samples_run_from_the_worst_to_the_median():
 
 def entry(name, key_step, motion, method):
     return RenderEntry(name, "sample", key_step, motion, method, (), None)
+
+
+def test_worst_frames_are_each_of_another_gap():
+    psnr = {1: 20.0, 2: 11.0, 3: 10.0, 5: 30.0, 6: 12.0, 7: 40.0, 9: 12.0}
+    assert pick_worst(psnr, [0, 4, 8, 12], 9) == [(3, 0, 4), (6, 4, 8), (9, 8, 12)]
+    assert pick_worst(psnr, [0, 4, 8, 12], 1) == [(3, 0, 4)]
+
+
+def test_worst_frames_stand_between_their_keys_beside_the_truth(report):
+    """The ball lags most in the last frame of a gap. A strip is 4 pictures of one size, 4 px apart."""
+    html = (report / "index.html").read_text()
+    strips = re.findall(r'<img src="(media/sample/jump/worst-blend-8-(\d+)\.jpg)"', html)
+    assert len(strips) == 2
+    for source, frame in strips:
+        assert int(frame) % 8 == 7
+        strip = cv2.imread(str(report / source)).astype(int)
+        width = (strip.shape[1] - 3 * 4) // 4
+        before, result, truth, after = (strip[:, n * (width + 4) :][:, :width] for n in range(4))
+        assert np.abs(result - truth).mean() > 2
+        assert np.abs(result - before).mean() < np.abs(truth - before).mean()  # mostly the key before
+        assert np.abs(truth - after).mean() < np.abs(truth - before).mean()  # a frame from the key after
+    assert not list(report.rglob("*worst-blend-8-*.png"))
+
+
+def test_no_worst_frames_are_shown_where_none_are_asked_for(entries, tmp_path):
+    write_report(tmp_path, entries[:1], **OPTIONS | {"worst_frames": 0})
+    assert not list(tmp_path.rglob("worst-*"))
+    assert "worst frames of each" not in (tmp_path / "index.html").read_text()
+
+
+def test_base_of_every_render_is_named():
+    assert describe_bases({"warp-4": "rife", "warp-8": "flow", "neural-8": "rife"}) == [
+        ("base flow", "warp-8"),
+        ("base rife", "warp-4, neural-8"),
+    ]
+
+
+def test_page_says_which_base_lies_under_a_render(entries, tmp_path):
+    table = Table("render", entries[2].clips[0].render)
+    path = tmp_path / "render.parquet"
+    rows = pq.read_table(table.path).replace_schema_metadata(None)
+    write_table("render", path, [rows], table.metadata | {"base": "rife"})
+    write_report(
+        tmp_path / "report", [replace(entries[2], clips=(replace(entries[2].clips[0], render=path),))], **OPTIONS
+    )
+    html = (tmp_path / "report/index.html").read_text()
+    assert "<dt>base rife</dt><dd>warp-4</dd>" in html
+    assert "linear motion, base rife</span>" in html
+
+
+def test_page_says_where_the_weights_of_lpips_were_not_there(entries, tmp_path):
+    shown = [replace(e, metrics=e.metrics | {"lpips": "no weights"}) for e in entries[:2]]
+    write_report(tmp_path, [*shown, entries[2]], **OPTIONS)
+    assert "LPIPS was left out of blend-4, flow-4: its weights" in (tmp_path / "index.html").read_text()
 
 
 def test_a_method_has_one_name_and_colour_at_every_key_step():

@@ -96,8 +96,8 @@ def test_wrong_pictures_are_refused():
 def test_methods_by_name():
     first, last = square_at(60), square_at(76)
     keys = KeyPair(first, last)
-    assert np.array_equal(render_between("flow", keys, [0.5])[0], interpolate_flow(first, last, [0.5])[0])
-    assert [image.shape for image in render_between("blend", keys, [0.25, 0.5])] == [(160, 220, 3)] * 2
+    assert np.array_equal(render_between("flow", keys, [0.5])[0].image, interpolate_flow(first, last, [0.5])[0])
+    assert [frame.image.shape for frame in render_between("blend", keys, [0.25, 0.5])] == [(160, 220, 3)] * 2
 
 
 SCRIPT = """

