@@ -66,7 +66,7 @@ def score(
         times_T[: last + 1 : step],
         key_joints_KJD.astype(np.float64),
         times_T[: last + 1],
-        RenderSettings(step, method, "warp", model),
+        RenderSettings(step, method, "warp", model, "flow", "data/raw/embedded/no-model", "warp"),
     )
     is_between_T = np.arange(last + 1) % step != 0
     both = is_seen(found) & is_seen(truth_TJD[: last + 1]) & is_between_T[:, None]

@@ -5,6 +5,8 @@
 FILE is a Python file with draw_pose_maps(joints, height, width), draw_skeletons and draw_human_masks or some of them:
 joints (T, 19, 3) x px, y px, score -> (T, 19, H, W) float, (T, H, W, 3) uint8 RGB, (T, H, W) bool.
 Without it: benchmarks/plain_labels.py. A walking figure at 480 x 320 (width x height); medians, and the ratio of them.
+Ours draws into the same memory every time (LabelCanvas), as training does; "fresh" is the function that gives new
+memory with each call, which the system must clear first.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from models.renderer import labels
 PLAIN = Path(__file__).resolve().parent / "plain_labels.py"
 HEIGHT, WIDTH = 320, 480
 TOLERANCE = {"draw_pose_maps": 1e-6, "draw_skeletons": 0, "draw_human_masks": 0}
+CPU_MS_2021 = {"draw_pose_maps": 74, "draw_skeletons": 107}  # a frame of this size, of the 2021 code
 # Of one standing figure, in parts of its height from the top, to the left of the picture's middle negative.
 FIGURE_J2 = (
     (0.0, 0.06), (0.0, 0.16), (-0.09, 0.19), (-0.12, 0.34), (-0.15, 0.46), (0.09, 0.19), (0.12, 0.34), (0.15, 0.46),
@@ -82,22 +85,34 @@ def main() -> None:
     cv2.setNumThreads(1)
     other = load(options.module)
     joints = walking_figure(options.frames)
+    canvas = labels.LabelCanvas(options.frames, HEIGHT, WIDTH)
     for name, tolerance in TOLERANCE.items():
         if not hasattr(other, name):
             print(f"{name}: not in {options.module.name}")
             continue
-        draw = [getattr(module, name) for module in (labels, other)]
-        results = [np.asarray(run(joints, HEIGHT, WIDTH), np.float64) for run in draw]
-        off = np.abs(results[0] - results[1]).max()
+        runs = {
+            "ours": lambda n=name: (
+                canvas.draw_pose_maps(joints) if n == "draw_pose_maps" else getattr(labels, n)(joints, HEIGHT, WIDTH)
+            ),
+            options.module.name: lambda n=name: getattr(other, n)(joints, HEIGHT, WIDTH),
+        }
+        if name == "draw_pose_maps":
+            runs["ours, fresh"] = lambda: labels.draw_pose_maps(joints, HEIGHT, WIDTH)
+        results = [np.asarray(run(), np.float64) for run in runs.values()]
+        off = max(np.abs(result - results[1]).max() for result in results)
         del results
         if not off <= tolerance:
             sys.exit(f"{name}: results differ by {off:.1e}, more than {tolerance:g}")
-        ours, theirs = take_turns([lambda d=d: d(joints, HEIGHT, WIDTH) for d in draw], options.repeat)
-        print(
-            f"{name}: ours {options.frames / ours.wall_s:.1f} frames/s, {options.module.name}"
-            f" {options.frames / theirs.wall_s:.1f} frames/s, {theirs.wall_s / ours.wall_s:.1f} times; processor time"
-            f" {theirs.processor_s / ours.processor_s:.1f} times; results differ by at most {off:.1e}"
-        )
+        costs = dict(zip(runs, take_turns(list(runs.values()), options.repeat), strict=True))
+        theirs = costs.pop(options.module.name)
+        for which, ours in costs.items():
+            print(
+                f"{name}: {which} {1e3 * ours.processor_s / options.frames:.2f} processor ms a frame,"
+                f" {options.module.name} {1e3 * theirs.processor_s / options.frames:.1f},"
+                f" {theirs.processor_s / ours.processor_s:.1f} times ({theirs.wall_s / ours.wall_s:.1f} in wall time);"
+                f" results differ by at most {off:.1e}"
+                + (f"; the 2021 code: {CPU_MS_2021[name]} ms" if name in CPU_MS_2021 else "")
+            )
 
 
 if __name__ == "__main__":

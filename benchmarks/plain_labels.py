@@ -31,18 +31,21 @@ LIMBS = (
     (11, 16, (0, 208, 208)),
     (14, 15, (0, 0, 208)),
 )
+MASK_LINES = [(a, b, 30) for a, b, _ in LIMBS if (a, b) != (1, 8)] + [(1, 8, 40), (2, 9, 40), (5, 12, 40)]
 STROKE = [(dy, dx) for dy in range(-4, 4) for dx in range(-4, 4)]
 DOT = [(dy, dx) for dy in range(-12, 12) for dx in range(-12, 12) if dy * dy + dx * dx < 64]
 
 
-def draw_pose_maps(joints_px_TJD: Array, height: int, width: int) -> Array:
+def draw_pose_maps(joints_px_TJD: Array, height: int, width: int, sigma_px_TJ: Array | None = None) -> Array:
     maps_TJHW = np.zeros((*joints_px_TJD.shape[:2], height, width), np.float32)
-    for frame, joints_px_JD in zip(maps_TJHW, joints_px_TJD, strict=True):
-        for pose_map, (x, y, score) in zip(frame, joints_px_JD, strict=True):
+    if sigma_px_TJ is None:
+        sigma_px_TJ = np.full(joints_px_TJD.shape[:2], SIGMA_PX)
+    for frame, joints_px_JD, sigma_px_J in zip(maps_TJHW, joints_px_TJD, sigma_px_TJ, strict=True):
+        for pose_map, (x, y, score), sigma_px in zip(frame, joints_px_JD, sigma_px_J, strict=True):
             if counts(x, y, score, height, width):
                 spot = np.zeros((height, width))
                 spot[int(y), int(x)] = 1
-                spot = gaussian_filter(spot, SIGMA_PX)
+                spot = gaussian_filter(spot, sigma_px)
                 pose_map[...] = spot / spot.max()
     return maps_TJHW
 
@@ -56,12 +59,14 @@ def without_missing(joints_px_JD: Array, height: int, width: int) -> Array:
     return np.array([(x, y) if counts(x, y, score, height, width) else (0, 0) for x, y, score in joints_px_JD])
 
 
-def draw_skeletons(joints_px_TJD: Array, height: int, width: int) -> Array:
+def draw_skeletons(joints_px_TJD: Array, height: int, width: int, is_drawn_TL: Array | None = None) -> Array:
     pictures_THWC = np.zeros((len(joints_px_TJD), height, width, 3), np.uint8)
-    for picture, joints_px_JD in zip(pictures_THWC, joints_px_TJD, strict=True):
+    if is_drawn_TL is None:
+        is_drawn_TL = np.ones((len(joints_px_TJD), len(LIMBS)), bool)
+    for picture, joints_px_JD, is_drawn_L in zip(pictures_THWC, joints_px_TJD, is_drawn_TL, strict=True):
         points_px = without_missing(joints_px_JD, height, width)
-        for start, end, colour in LIMBS:
-            if points_px[start, 0] != 0 and points_px[end, 0] != 0:
+        for (start, end, colour), is_drawn in zip(LIMBS, is_drawn_L, strict=True):
+            if is_drawn and points_px[start, 0] != 0 and points_px[end, 0] != 0:
                 x, y = limb_points(points_px[start], points_px[end])
                 if len(x):
                     paint(picture, x, y, STROKE, colour)
@@ -94,13 +99,12 @@ def paint(picture: Array, x: Array, y: Array, brush: list[tuple[int, int]], colo
 
 def draw_human_masks(joints_px_TJD: Array, height: int, width: int) -> Array:
     masks_THW = np.zeros((len(joints_px_TJD), height, width), np.uint8)
-    thick = {(1, 8): 40, (2, 9): 40, (5, 12): 40}
     for mask, joints_px_JD in zip(masks_THW, joints_px_TJD, strict=True):
         points = [(int(x), int(y)) for x, y, _ in joints_px_JD]
         seen = [counts(*joint, height, width) for joint in joints_px_JD]
-        for start, end in [(a, b) for a, b, _ in LIMBS if (a, b) != (1, 8)] + list(thick):
+        for start, end, thickness in MASK_LINES:
             if seen[start] and seen[end]:
-                cv2.line(mask, points[start], points[end], 1, thick.get((start, end), 30))
+                cv2.line(mask, points[start], points[end], 1, thickness)
         for joint, point in enumerate(points):
             if seen[joint]:
                 cv2.circle(mask, point, 30 if joint == 0 else 15, 1, -1)

@@ -53,6 +53,20 @@ class BackgroundParams(Section):
     interpolator: Literal["flow"]
 
 
+class RendererSamplesParams(Section):
+    num_frames: int = Field(ge=1, le=64)
+    rotation_deg: float = Field(ge=0, le=180)
+    scale_share: float = Field(ge=0, lt=1)
+    shift_share: float = Field(ge=0, le=1)
+    joint_drop_share: float = Field(ge=0, le=1)
+    limb_drop_share: float = Field(ge=0, le=1)
+    sigmas_px: list[Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
+    blur_share: float = Field(ge=0, le=1)
+    blur_sigma_px: float = Field(gt=0, le=100)
+    held_out_share: float = Field(ge=0, le=1)
+    cache_mb: int = Field(ge=0)
+
+
 class RenderParams(Section):
     crf: int = Field(ge=0, le=51)
 
@@ -111,7 +125,7 @@ class OptimiserParams(Section):
     learning_rate: float = Field(gt=0)
     betas: Pair
     weight_decay: float = Field(ge=0)
-    clip_norm: float = Field(gt=0)
+    clip_norm: float | None = Field(gt=0)
     warmup_steps: int = Field(ge=0)
     cosine_share: float = Field(ge=0, le=1)
     halve_every: int | None = Field(ge=1)
@@ -153,6 +167,63 @@ class TrainMotionParams(Section):
     transformer: TransformerParams
 
 
+class LossWeightParams(Section):
+    fused: float = Field(ge=0)
+    raw: float = Field(ge=0)
+    face: float = Field(ge=0)
+    hand: float = Field(ge=0)
+    features: float = Field(ge=0)
+    perceptual: float = Field(ge=0)
+    l1: float = Field(ge=0)
+    l2: float = Field(ge=0)
+    mask: float = Field(ge=0)
+
+
+class GeneratorParams(Section):
+    num_filters: int = Field(ge=1)
+    max_filters: int = Field(ge=1)
+    num_condition_filters: int = Field(ge=1)
+    max_condition_filters: int = Field(ge=1)
+    num_downsamples: int = Field(ge=1, le=8)
+    num_middle_blocks: int = Field(ge=1)
+    num_mask_filters: int = Field(ge=1)
+    max_mask_filters: int = Field(ge=1)
+    num_mask_downsamples: int = Field(ge=1, le=8)
+    num_mask_blocks: int = Field(ge=1)
+    paints_change: bool
+
+
+class DiscriminatorParams(Section):
+    num_filters: int = Field(ge=1)
+    max_filters: int = Field(ge=1)
+    num_layers: int = Field(ge=1, le=8)
+    num_scales: int = Field(ge=1, le=8)
+    num_crop_filters: int = Field(ge=1)
+    max_crop_filters: int = Field(ge=1)
+    num_crop_layers: int = Field(ge=1, le=8)
+
+
+class TrainRendererParams(Section):
+    vgg: str
+    seed: int = Field(ge=0, lt=2**32)
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    grow_every: int | None = Field(ge=1)
+    max_frames: int = Field(ge=1, le=64)
+    passes: Literal["lean", "paper"]
+    threads: int = Field(ge=1, le=256)
+    processes: int = Field(ge=1, le=64)
+    save_every: int = Field(ge=1)
+    log_every: int = Field(ge=1)
+    evaluate_every: int = Field(ge=1)
+    patience: int | None = Field(ge=1)
+    optimiser: OptimiserParams
+    discriminator_rate: float = Field(gt=0)
+    weights: LossWeightParams
+    generator: GeneratorParams
+    discriminator: DiscriminatorParams
+
+
 class EvaluateMotionParams(Section):
     key_steps: list[Literal[2, 4, 8, 16]] = Field(min_length=1)  # the clips' length fits all of them
     max_frames: int = Field(ge=17)
@@ -179,13 +250,25 @@ class BackgroundSet(Section):
     key_step: KeyStep
 
 
+class RendererSet(Section):
+    batch: Name
+    videos: list[str]
+    split: Literal["train", "test"]
+    key_step: KeyStep
+    background: Literal["base", "warp"]
+    height: int = Field(ge=64, le=2048, multiple_of=16)
+    width: int = Field(ge=64, le=2048, multiple_of=16)
+
+
 class RenderSet(Section):
     batch: Name
     split: Literal["train", "test"]
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"]
     motion_model: str
-    method: Literal["blend", "flow", "rife", "warp"]
+    method: Literal["blend", "flow", "rife", "warp", "neural"]
+    renderer: str
+    background: Literal["flow", "rife", "warp"] = "warp"
     base: Literal["rife", "flow"] = "rife"
 
 
@@ -197,16 +280,19 @@ class Params(Section):
     split: SplitParams
     pose: PoseParams
     background: BackgroundParams
+    samples: RendererSamplesParams
     render: RenderParams
     evaluate: EvaluateParams
     report: ReportParams
     joints: JointsParams
     views: ViewsParams
     train_motion: TrainMotionParams
+    train_renderer: TrainRendererParams
     evaluate_motion: EvaluateMotionParams
     mocap: dict[Name, MocapParams]
     batches: dict[Name, BatchParams] = Field(min_length=1)
     backgrounds: dict[Name, BackgroundSet]
+    renderers: dict[Name, RendererSet]
     renders: dict[Name, RenderSet]
 
     @model_validator(mode="after")
@@ -222,17 +308,29 @@ class Params(Section):
         for name, (batch, step) in wanted.items():
             if name not in found:
                 raise ValueError(f"backgrounds.{name}: is missing; add `{name}: {{batch: {batch}, key_step: {step}}}`")
+        for section, sets in (("renderers", self.renderers), ("renders", self.renders)):
+            for name, one in sets.items():
+                if f"{one.batch}-{one.key_step}" not in wanted:
+                    raise ValueError(
+                        f"{section}.{name}: batch {one.batch} has no key step {one.key_step};"
+                        f" add it to batches.{one.batch}.key_steps"
+                    )
         for name, render in self.renders.items():
-            if f"{render.batch}-{render.key_step}" not in wanted:
-                raise ValueError(
-                    f"renders.{name}: batch {render.batch} has no key step {render.key_step};"
-                    f" add it to batches.{render.batch}.key_steps"
-                )
             if (render.motion == "learned") == render.motion_model.endswith("no-model"):
                 raise ValueError(
                     f"renders.{name}: motion {render.motion} does not fit motion_model {render.motion_model}; a learned"
                     f" motion names a checkpoint, such as data/models/motion, any other data/raw/embedded/no-model"
                 )
+            if (render.method == "neural") == render.renderer.endswith("no-model"):
+                raise ValueError(
+                    f"renders.{name}: method {render.method} does not fit renderer {render.renderer}; neural names a"
+                    f" checkpoint, such as data/models/renderer/NAME, any other data/raw/embedded/no-model"
+                )
+        if self.train_renderer.batch_size % self.train_renderer.processes:
+            raise ValueError(
+                f"train_renderer: {self.train_renderer.processes} processes do not share a batch of"
+                f" {self.train_renderer.batch_size} alike; take a multiple"
+            )
         for name, batch_params in self.batches.items():
             if len(set(batch_params.key_steps)) != len(batch_params.key_steps):
                 raise ValueError(f"batches.{name}.key_steps: a step stands twice")

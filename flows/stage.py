@@ -33,9 +33,11 @@ ITEM_SECTIONS = {
     "split": "batches",
     "pose": "batches",
     "background": "backgrounds",
+    "samples": "renderers",
     "joints": "mocap",
     "views": "mocap",
     "train_motion": "",
+    "train_renderer": "renderers",
     "evaluate_motion": "",
     "render": "renders",
     "evaluate": "renders",
@@ -189,7 +191,7 @@ def run_stage(name: str, item: str = "") -> None:
 
 
 def check_item(params: Params, name: str, item: str) -> None:
-    """Raises: ParamsError where params.yaml has no such batch, background set or render, or one is given to report."""
+    """Raises: ParamsError where params.yaml has no such batch, renderer or the like, or one is given to report."""
     section = ITEM_SECTIONS[name]
     names = list(getattr(params, section)) if section else [""]
     if item not in names:

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from models.motion.classical import interpolate_joints, repair_keys
 from models.renderer.keys import WeightsError
-from models.renderer.methods import Base, KeyPair, render_between
-from models.skeleton import NUM_JOINTS, is_seen, torso_length
+from models.renderer.methods import Background, Base, KeyPair, render_between, render_neural
+from models.skeleton import is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
 from tasks.errors import SourceError, TableError, ToolError
-from tasks.items import Item, ItemStore
+from tasks.items import Item, ItemStore, hash_file
 from tasks.tables import (
     RENDER_SCHEMA,
     Image,
@@ -24,12 +24,13 @@ from tasks.tables import (
     decode_png,
     encode_png,
     hash_rows,
+    read_poses,
     write_table,
 )
 from tasks.video import write_mp4
 
 Motion = Literal["linear", "cubic", "robust", "learned"]
-Method = Literal["blend", "flow", "rife", "warp"]
+Method = Literal["blend", "flow", "rife", "warp", "neural"]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -38,6 +39,7 @@ class RenderSettings:
     """motion_model: the checkpoint folder of a learned motion; not read by another motion.
 
     base: the interpolator that warp works over.
+    renderer: the checkpoint folder of neural, which paints over frames of the method `background`; of no other.
     """
 
     key_step: int
@@ -45,11 +47,25 @@ class RenderSettings:
     method: Method
     motion_model: str
     base: Base
+    renderer: str
+    background: Background
 
     def describe(self) -> dict[str, str]:
         """Name -> value of what shaped the pictures."""
         values = {name: str(value) for name, value in self.__dict__.items()}
-        return values if self.method == "warp" else {name: values[name] for name in values if name != "base"}
+        if self.method != "neural":
+            del values["renderer"], values["background"]
+        if not self.is_warped:
+            del values["base"]
+        return values
+
+    @property
+    def is_warped(self) -> bool:
+        return self.method == "warp" or (self.method == "neural" and self.background == "warp")
+
+    @property
+    def needs_poses(self) -> bool:
+        return self.method in ("warp", "neural")
 
     def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
         """Those of a clip's tables, and of the motion model's files, that the method reads."""
@@ -57,8 +73,11 @@ class RenderSettings:
             return []
         if self.method == "flow":
             return [backgrounds]
-        is_learned = self.motion == "learned"
-        return [poses, *(sorted(Path(self.motion_model).glob("*")) if is_learned else [])]
+        motion = sorted(Path(self.motion_model).glob("*")) if self.motion == "learned" else []
+        return [poses, *motion, *self.renderer_files()]
+
+    def renderer_files(self) -> list[Path]:
+        return sorted(Path(self.renderer).glob("*")) if self.method == "neural" else []
 
 
 @dataclass(frozen=True)
@@ -88,17 +107,6 @@ class RenderPlan:
     metadata: dict[str, str]
 
 
-def read_poses(table: Table, which: str) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """One pass of a pose table: its row numbers, and (rows, 19, 3) joints in px.
-
-    Raises: TableError where the table has no such pass.
-    """
-    rows = np.flatnonzero(table.column("pass") == which)
-    if not len(rows):
-        raise TableError(f"{table.path}: has no pass {which!r}; add its key step to the batch, and run pose again")
-    return rows, table.column("joints")[rows].reshape(-1, NUM_JOINTS, 3).astype(np.float64)
-
-
 def plan_render(
     clip_path: Path, poses: Path, backgrounds: Path, settings: RenderSettings, key: Callable[..., str]
 ) -> RenderPlan:
@@ -117,7 +125,8 @@ def plan_render(
     pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
     pose = background = None
     pose_rows: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-    if settings.method == "warp":
+    renderer = [hash_file(path) for path in settings.renderer_files()]
+    if settings.needs_poses:
         pose = Table("pose", pose_path)
         pose_rows, key_joints = read_poses(pose, f"observed-{step}")
         if len(pose_rows) != num_keys:
@@ -149,7 +158,7 @@ def plan_render(
         ]
         if pose is not None and joints is not None:
             inputs += [hash_rows(pose, pose_rows[first : end + 1].tolist(), ("joints", "matte"))]
-            inputs += [joints[rows].tolist(), torso_px]
+            inputs += [joints[rows].tolist(), torso_px, renderer]
         if background is not None:
             wanted = _background_rows(background, clip.frames[rows])
             inputs += [hash_rows(background, sorted(wanted.values()), ("frame", "image"))]
@@ -261,7 +270,7 @@ def _between(
         yield from ((row, table.read_picture(row_of[int(frames[row])]), 0.0) for row in between)
         return
     pair = KeyPair(decode_png(picture_0), decode_png(picture_1))
-    if method == "warp":
+    if spec.settings.needs_poses:
         assert spec.key_joints_px_KJD is not None
         local = number - spec.first_key
         pair = KeyPair(
@@ -277,7 +286,12 @@ def _between(
         None if spec.joints_px_TJD is None else [spec.joints_px_TJD[row - spec.first_key * step] for row in between]
     )
     try:
-        made = render_between(method, pair, wanted, joints, spec.settings.base)
+        if method == "neural":
+            assert joints is not None
+            settings = spec.settings
+            made = render_neural(pair, wanted, joints, Path(settings.renderer), settings.background, settings.base)
+        else:
+            made = render_between(method, pair, wanted, joints, spec.settings.base)
     except WeightsError as error:
         raise ToolError(str(error)) from error
     yield from ((row, encode_png(image), share) for row, (image, share) in zip(between, made, strict=True))

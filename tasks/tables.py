@@ -39,6 +39,15 @@ POSE_SCHEMA = pa.schema(
     ]
 )
 BACKGROUND_SCHEMA = pa.schema([("frame", pa.int32()), ("use", pa.string()), ("image", _PICTURE)])
+SAMPLES_SCHEMA = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("joints", pa.list_(pa.float32(), NUM_JOINTS * 3)),
+        ("image", _PICTURE),
+        ("background", _PICTURE),
+        ("matte", pa.binary()),
+    ]
+)
 RENDER_SCHEMA = pa.schema(
     [
         ("frame", pa.int32()),
@@ -93,6 +102,7 @@ SCHEMAS = {
     "clip": CLIP_SCHEMA,
     "pose": POSE_SCHEMA,
     "background": BACKGROUND_SCHEMA,
+    "samples": SAMPLES_SCHEMA,
     "render": RENDER_SCHEMA,
     "evaluation": EVALUATION_SCHEMA,
     "joints": JOINTS_SCHEMA,
@@ -158,18 +168,17 @@ def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Map
 def _file_metadata(kind: str, metadata: Mapping[str, str]) -> dict[str, str]:
     facts = {"inbetween": json.dumps({"table": kind, **dict(sorted(metadata.items()))})}
     if "image" in SCHEMAS[kind].names:
-        features = {
-            field.name: {"_type": "Image"}
-            if field.name == "image"
-            else {"dtype": _hf_dtype(field.type), "_type": "Value"}
-            for field in SCHEMAS[kind]
-        }
+        features = {field.name: _hf_feature(field.type) for field in SCHEMAS[kind]}
         facts["huggingface"] = json.dumps({"info": {"features": features}})
     return facts
 
 
-def _hf_dtype(kind: pa.DataType) -> str:
-    return {"double": "float64"}.get(str(kind), str(kind))
+def _hf_feature(kind: pa.DataType) -> dict[str, object]:
+    if kind == _PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _hf_feature(kind.value_type), "length": kind.list_size, "_type": "Sequence"}
+    return {"dtype": {"double": "float64", "float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}
 
 
 class Table:
@@ -270,6 +279,17 @@ class Table:
 
     def close(self) -> None:
         self._file.close()
+
+
+def read_poses(table: Table, which: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """One pass of a pose table: its row numbers, and (rows, 19, 3) joints in px.
+
+    Raises: TableError where the table has no such pass.
+    """
+    rows = np.flatnonzero(table.column("pass") == which)
+    if not len(rows):
+        raise TableError(f"{table.path}: has no pass {which!r}; add its key step to the batch, and run pose again")
+    return rows, table.column("joints")[rows].reshape(-1, NUM_JOINTS, 3).astype(np.float64)
 
 
 def hash_rows(table: Table, rows: Sequence[int], columns: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ from models.motion.paper_samples import PaperSampleConfig
 from models.motion.recipes import PaperRecipe, Recipe, TangentRecipe
 from models.motion.samples import Float32Array, SampleConfig
 from models.motion.tangents import TangentNetwork
-from models.motion.training import Log, TrainConfig, TrainingError, train
+from models.motion.training import TrainConfig, train
 from models.motion.transformer import MotionTransformer
+from models.training import Log, TrainingError
 from tasks.errors import ParamsError, SourceError, TableError
 from tasks.items import hash_file
 from tasks.view_shards import SequenceFacts, ViewShards, check_leaks, read_normalisation

@@ -112,7 +112,7 @@ def set_batches(
         lines.append(f"  {batch}: {{key_steps: [{key_step}], openpose: data/raw/embedded/openpose}}")
     lines.append("backgrounds:")
     lines += [f"  {batch}-{key_step}: {{batch: {batch}, key_step: {key_step}}}" for batch in batches]
-    lines.append("renders:")
+    lines += ["renderers: {}", "renders:"]
     for batch in batches:
         lines += [
             f"  {batch}-{method}-{key_step}:"

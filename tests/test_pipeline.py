@@ -55,7 +55,7 @@ import flows.cli
 from flows.stage import code_files
 module = importlib.import_module("flows.stages.render")
 declared = code_files(module)
-import models.motion.inference, models.renderer.rife
+import models.motion.inference, models.renderer.neural, models.renderer.rife
 module.SCRIPTS = ()
 print(json.dumps([declared, code_files(module)]))
 """

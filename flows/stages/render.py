@@ -11,7 +11,8 @@ from tasks.tables import list_tables, read_facts
 from tasks.video import ffmpeg_path
 
 TOOLS = ("ffmpeg", "numpy", "opencv", "pyarrow", "rife", "scipy", "torch")
-# What a learned motion or RIFE imports and the others do without (tests/test_pipeline.py holds the list), and weights.
+# What a learned motion, RIFE or a trained renderer imports and the others do without, and weights
+# (tests/test_pipeline.py holds the list).
 SCRIPTS = (
     "models/checkpoint.py",
     "models/motion/__init__.py",
@@ -23,8 +24,13 @@ SCRIPTS = (
     "models/motion/tangents.py",
     "models/motion/transformer.py",
     "models/motion/views.py",
+    "models/renderer/blocks.py",
     "models/renderer/chooser.safetensors",
+    "models/renderer/generator.py",
+    "models/renderer/labels.py",
+    "models/renderer/neural.py",
     "models/renderer/rife.py",
+    "models/renderer/sizes.py",
 )
 
 
@@ -33,9 +39,17 @@ def run(stage: Stage) -> None:
     clips = stage.data(wanted.batch, "clips")
     note_missing_clips(stage, clips)
     base = available_base(wanted.base)
-    if wanted.method == "warp" and base != wanted.base:
+    settings = RenderSettings(
+        wanted.key_step,
+        wanted.motion,
+        wanted.method,
+        wanted.motion_model,
+        base,
+        wanted.renderer,
+        wanted.background,
+    )
+    if settings.is_warped and base != wanted.base:
         say(f"{stage.label}: warp works over {base}: {wanted.base} is not installed here")
-    settings = RenderSettings(wanted.key_step, wanted.motion, wanted.method, wanted.motion_model, base)
     poses, backgrounds = stage.data(wanted.batch, "poses"), stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")
     paths = {path.stem: path for path in list_tables(clips) if read_facts("clip", path)["split"] == wanted.split}
     files = {clip: [path, *settings.inputs(poses / path.name, backgrounds / path.name)] for clip, path in paths.items()}

@@ -11,7 +11,8 @@ from flows.project import STATE
 from flows.stage import Stage
 from models.motion.paper_samples import PaperSampleConfig
 from models.motion.samples import SampleConfig
-from models.motion.training import OptimiserConfig, TrainConfig
+from models.motion.training import TrainConfig
+from models.training import OptimiserConfig
 from tasks.errors import ParamsError
 from tasks.items import hash_file
 from tasks.tables import list_tables

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.renderer.labels import draw_human_masks, draw_labels, draw_pose_maps, draw_skeletons
+    from models.renderer.labels import LabelCanvas, draw_human_masks, draw_labels, draw_pose_maps, draw_skeletons
 
-__all__ = ["draw_human_masks", "draw_labels", "draw_pose_maps", "draw_skeletons"]
+__all__ = ["LabelCanvas", "draw_human_masks", "draw_labels", "draw_pose_maps", "draw_skeletons"]
 
 
 def __getattr__(name: str) -> object:

@@ -88,6 +88,7 @@ def generator_from_authors_state(state: Mapping[str, object]) -> Generator:
         max_mask_filters=width(f"flow_network_temp.down_lbl.{mask_downs}.layers.conv.weight_orig"),
         num_mask_downsamples=mask_downs,
         num_mask_blocks=_count(found, r"flow_network_temp\.res_flow\.(\d+)\."),
+        paints_change=False,
     )
     return _fill(Generator(config), found, generator_name)
 

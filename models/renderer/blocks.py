@@ -3,6 +3,8 @@
 Axes: B batch, C channels, H, W.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -40,6 +42,21 @@ def fold_spectral_norm(network: Network) -> Network:
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return network
+
+
+@contextmanager
+def normalised(*networks: nn.Module) -> Iterator[None]:
+    """Inside, spectral norm's weights are those at the beginning, computed once for all passes, in float32 though
+    autocast be on: only outside may an optimiser change them, and a look at the same networks not be nested in it.
+    """
+    with parametrize.cached():
+        for network in networks:
+            device = next(network.parameters()).device.type
+            with torch.autocast(device, enabled=False):
+                for module in network.modules():
+                    if parametrize.is_parametrized(module, "weight"):
+                        _ = module.weight
+        yield
 
 
 def activate(x_BCHW: Tensor) -> Tensor:

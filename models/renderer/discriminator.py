@@ -4,6 +4,7 @@ Axes: B batch, N crops, C channels, H, W. Pictures are RGB from -1 to 1. A box i
 Source: Render In-between (BMVC 2021), section 3.2.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,12 +66,15 @@ class Pair(NamedTuple):
 
 
 class Judgements(NamedTuple):
-    """fused: whole pictures. raw: before fusing, both cut out by the person's mask. hand: None if none is seen."""
+    """fused: whole pictures. raw: before fusing, both cut out by the person's mask. None = not judged: no hand seen."""
 
-    fused: Pair
-    raw: Pair
-    face: Pair
+    fused: Pair | None
+    raw: Pair | None
+    face: Pair | None
     hand: Pair | None
+
+
+PARTS = Judgements._fields
 
 
 class Box(NamedTuple):
@@ -169,23 +173,15 @@ class Discriminator(nn.Module):
             expected = (batch, channels, height, width)
             if x_BCHW.shape != expected:
                 raise ValueError(f"{name} has shape {tuple(x_BCHW.shape)}; {expected} is needed")
-        is_person_B1HW = is_person_B1HW.to(real_BCHW.dtype)
-
-        def beside_label(x_BCHW: Tensor) -> Tensor:
-            return torch.cat([label_BCHW, x_BCHW], dim=1)
-
         boxes = find_boxes(label_BCHW)
-        face_size = _face_size(label_BCHW.shape[2])
-        faces = [cut_faces(x_BCHW, boxes.faces, face_size) for x_BCHW in (real_BCHW, raw_BCHW)]
-        hands = [cut_hands(x_BCHW, boxes.hands) for x_BCHW in (real_BCHW, raw_BCHW)]
-        return Judgements(
-            fused=self.picture.judge_pair(beside_label(real_BCHW), beside_label(fused_BCHW)),
-            raw=self.picture.judge_pair(
-                beside_label(real_BCHW * is_person_B1HW), beside_label(raw_BCHW * is_person_B1HW)
-            ),
-            face=self.face.judge_pair(faces[0], faces[1]),
-            hand=None if hands[0] is None or hands[1] is None else self.hand.judge_pair(hands[0], hands[1]),
-        )
+        real = cut_parts(PARTS, label_BCHW, real_BCHW, real_BCHW, is_person_B1HW, boxes)
+        fake = cut_parts(PARTS, label_BCHW, fused_BCHW, raw_BCHW, is_person_B1HW, boxes)
+        pairs = {part: self.network_of(part).judge_pair(real[part], fake[part]) for part in real}
+        return Judgements(*map(pairs.get, PARTS))
+
+    def network_of(self, part: str) -> ScaledPatchNetwork:
+        """Which judges a part of PARTS."""
+        return {"face": self.face, "hand": self.hand}.get(part, self.picture)
 
 
 class Boxes(NamedTuple):
@@ -193,6 +189,31 @@ class Boxes(NamedTuple):
 
     faces: list[Box]
     hands: list[tuple[int, Box]]
+
+
+def cut_parts(
+    parts: Iterable[str],
+    label_BCHW: Tensor,
+    whole_BCHW: Tensor,
+    raw_BCHW: Tensor,
+    is_person_B1HW: Tensor,
+    boxes: Boxes,
+) -> dict[str, Tensor]:
+    """What the networks of these parts are given of a picture, without hands if none is seen.
+
+    Args: whole_BCHW, raw_BCHW: (B, 3, H, W), -1..1, a generated picture fused and not; twice the same for a true one.
+    """
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        if part == "fused":
+            found[part] = torch.cat([label_BCHW, whole_BCHW], dim=1)
+        elif part == "raw":
+            found[part] = torch.cat([label_BCHW, raw_BCHW * is_person_B1HW.to(raw_BCHW.dtype)], dim=1)
+        elif part == "face":
+            found[part] = cut_faces(raw_BCHW, boxes.faces, _face_size(label_BCHW.shape[2]))
+        elif boxes.hands:
+            found[part] = cut_hands(raw_BCHW, boxes.hands)
+    return found
 
 
 def find_boxes(label_BCHW: Tensor) -> Boxes:
@@ -260,8 +281,6 @@ def cut_faces(x_BCHW: Tensor, boxes: list[Box], size: int) -> Tensor:
     )
 
 
-def cut_hands(x_BCHW: Tensor, hands: list[tuple[int, Box]]) -> Tensor | None:
-    """(N, C, size, size): all hands of a batch, not resized; None if there are none."""
-    if not hands:
-        return None
+def cut_hands(x_BCHW: Tensor, hands: list[tuple[int, Box]]) -> Tensor:
+    """(N, C, size, size): all hands of a batch, of which there is at least one, not resized."""
     return torch.stack([x_BCHW[i, :, box.top : box.bottom, box.left : box.right] for i, box in hands])

@@ -61,6 +61,7 @@ LIMBS = (
     Limb(J.LEFT_ANKLE, J.LEFT_BIG_TOE, (0, 0, 208)),
 )
 NUM_LIMBS = len(LIMBS)
+_LEVELS = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # of a byte in a label
 
 # Offsets (dy, dx) of the two brushes in the order in which they are painted: the line's, and that of its two ends.
 _STROKE_O2 = np.array([(dy, dx) for dy in range(-4, 4) for dx in range(-4, 4)])
@@ -69,6 +70,20 @@ _DOT_O2 = np.array([(dy, dx) for dy in range(-12, 12) for dx in range(-12, 12) i
 # The person's area: thickness in px of the line between two joints.
 _TORSO_PX, _LIMB_PX, _HEAD_RADIUS_PX, _JOINT_RADIUS_PX = 40, 30, 30, 15
 _TORSO_LINES = ((J.NECK, J.MID_HIP), (J.RIGHT_SHOULDER, J.RIGHT_HIP), (J.LEFT_SHOULDER, J.LEFT_HIP))
+
+
+class MaskLine(NamedTuple):
+    """A line of the person's area, drawn where both joints count."""
+
+    start: Joint
+    end: Joint
+    thickness_px: int
+
+
+MASK_LINES = (
+    *(MaskLine(limb.start, limb.end, _LIMB_PX) for limb in LIMBS if (limb.start, limb.end) not in _TORSO_LINES),
+    *(MaskLine(start, end, _TORSO_PX) for start, end in _TORSO_LINES),
+)
 
 
 def draw_labels(
@@ -88,12 +103,70 @@ def draw_labels(
     Raises: ValueError as draw_pose_maps.
     Source: "Labels" of the authors' rendering network; equal to theirs.
     """
-    skeletons_THWC = draw_skeletons(joints_px_TJD, height, width, is_drawn_TL=is_drawn_TL)
-    labels_TCHW = np.zeros((len(joints_px_TJD), NUM_CHANNELS, height, width), np.float32)
-    level = (np.arange(256) / 255 * 2 - 1).astype(np.float32)
-    labels_TCHW[:, :NUM_SKELETON_CHANNELS] = level[skeletons_THWC.transpose(0, 3, 1, 2)]
-    _add_pose_maps(labels_TCHW[:, NUM_SKELETON_CHANNELS:], joints_px_TJD, sigma_px_TJ, is_dropped_TJ)
-    return labels_TCHW
+    _check(joints_px_TJD, height, width)
+    canvas = LabelCanvas(len(joints_px_TJD), height, width)
+    return canvas.draw_labels(
+        joints_px_TJD, sigma_px_TJ=sigma_px_TJ, is_dropped_TJ=is_dropped_TJ, is_drawn_TL=is_drawn_TL
+    )
+
+
+class LabelCanvas:
+    """Labels drawn time and again into the same memory: a call clears what the one before it drew, and draws.
+
+    For loops over many frames. Memory written for the first time costs several times what the spots cost.
+    The arrays returned are the canvas itself: to be read, or copied, before the next call on it.
+    """
+
+    def __init__(self, num_frames: int, height: int, width: int) -> None:
+        """Args: num_frames: poses that one call may draw, at most. height, width: px."""
+        self._labels_TCHW = _untouched_zeros((num_frames, NUM_CHANNELS, height, width))
+        self._labels_TCHW[:, :NUM_SKELETON_CHANNELS] = -1
+        self._spots: list[Float32Array] = []
+        self._strokes: list[Float32Array] = []
+
+    def draw_labels(
+        self,
+        joints_px_TJD: FloatArray,
+        *,
+        sigma_px_TJ: FloatArray | None = None,
+        is_dropped_TJ: BoolArray | None = None,
+        is_drawn_TL: BoolArray | None = None,
+    ) -> Float32Array:
+        """As models.renderer.labels.draw_labels, bit by bit. Raises: ValueError also on more poses than num_frames."""
+        self._clear(joints_px_TJD)
+        labels_TCHW = self._labels_TCHW[: len(joints_px_TJD)]
+        _add_pose_maps(labels_TCHW[:, NUM_SKELETON_CHANNELS:], joints_px_TJD, sigma_px_TJ, is_dropped_TJ, self._spots)
+        height, width = labels_TCHW.shape[2:]
+        skeletons_THWC, boxes = _draw_skeletons(joints_px_TJD, height, width, is_drawn_TL)
+        for label_CHW, skeleton_HWC, (rows, columns) in zip(labels_TCHW, skeletons_THWC, boxes, strict=True):
+            box = label_CHW[:NUM_SKELETON_CHANNELS, rows, columns]
+            box[...] = _LEVELS[skeleton_HWC[rows, columns].transpose(2, 0, 1)]
+            self._strokes.append(box)
+        return labels_TCHW
+
+    def draw_pose_maps(
+        self,
+        joints_px_TJD: FloatArray,
+        *,
+        sigma_px_TJ: FloatArray | None = None,
+        is_dropped_TJ: BoolArray | None = None,
+    ) -> Float32Array:
+        """As models.renderer.labels.draw_pose_maps, bit by bit. Raises: ValueError also on too many poses."""
+        self._clear(joints_px_TJD)
+        maps_TJHW = self._labels_TCHW[: len(joints_px_TJD), NUM_SKELETON_CHANNELS:]
+        _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ, self._spots)
+        return maps_TJHW
+
+    def _clear(self, joints_px_TJD: FloatArray) -> None:
+        num_frames, _, height, width = self._labels_TCHW.shape
+        _check(joints_px_TJD, height, width)
+        if len(joints_px_TJD) > num_frames:
+            raise ValueError(f"{len(joints_px_TJD)} poses for a canvas of {num_frames}")
+        for spot in self._spots:
+            spot.fill(0)
+        for box in self._strokes:
+            box.fill(-1)
+        self._spots, self._strokes = [], []
 
 
 def draw_pose_maps(
@@ -120,7 +193,7 @@ def draw_pose_maps(
     """
     _check(joints_px_TJD, height, width)
     maps_TJHW = _untouched_zeros((len(joints_px_TJD), NUM_JOINTS, height, width))
-    _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ)
+    _add_pose_maps(maps_TJHW, joints_px_TJD, sigma_px_TJ, is_dropped_TJ, [])
     return maps_TJHW
 
 
@@ -139,23 +212,7 @@ def draw_skeletons(
     Source: "Labels" of the authors' rendering network, to the pixel.
     """
     _check(joints_px_TJD, height, width)
-    num_frames = len(joints_px_TJD)
-    _check_shape("is_drawn_TL", is_drawn_TL, (num_frames, NUM_LIMBS))
-    can_draw_TJ = _counts(joints_px_TJD, height, width) & (joints_px_TJD[..., 0] != 0)
-    can_draw_TL = can_draw_TJ[:, [limb.start for limb in LIMBS]] & can_draw_TJ[:, [limb.end for limb in LIMBS]]
-    if is_drawn_TL is not None:
-        can_draw_TL &= is_drawn_TL
-    pictures_THWC = np.zeros((num_frames, height, width, 3), np.uint8)
-    for picture_HWC, joints_px_JD, can_draw_L in zip(pictures_THWC, joints_px_TJD, can_draw_TL, strict=True):
-        is_touched_HW = np.zeros((height, width), np.bool_)
-        for limb, can_draw in zip(LIMBS, can_draw_L, strict=True):
-            if can_draw:
-                points_N2 = _limb_points(joints_px_JD[limb.start], joints_px_JD[limb.end])
-                if len(points_N2):
-                    ends_N2 = points_N2[:: max(len(points_N2) - 1, 1)]
-                    _paint(picture_HWC, is_touched_HW, points_N2, _STROKE_O2, limb.colour)
-                    _paint(picture_HWC, is_touched_HW, ends_N2, _DOT_O2, limb.colour)
-    return pictures_THWC
+    return _draw_skeletons(joints_px_TJD, height, width, is_drawn_TL)[0]
 
 
 def draw_human_masks(joints_px_TJD: FloatArray, height: int, width: int) -> BoolArray:
@@ -169,20 +226,37 @@ def draw_human_masks(joints_px_TJD: FloatArray, height: int, width: int) -> Bool
     _check(joints_px_TJD, height, width)
     counts_TJ = _counts(joints_px_TJD, height, width)
     masks_THW = np.zeros((len(joints_px_TJD), height, width), np.uint8)
-    lines = [(limb.start, limb.end, _LIMB_PX) for limb in LIMBS if (limb.start, limb.end) not in _TORSO_LINES]
-    lines += [(start, end, _TORSO_PX) for start, end in _TORSO_LINES]
     for mask_HW, joints_px_JD, counts_J in zip(masks_THW, joints_px_TJD, counts_TJ, strict=True):
-        points = [
-            (int(x), int(y)) if counts else None for (x, y, _), counts in zip(joints_px_JD, counts_J, strict=True)
-        ]
-        for start, end, thickness_px in lines:
-            if points[start] is not None and points[end] is not None:
-                cv2.line(mask_HW, points[start], points[end], 1, thickness_px)
-        for joint in Joint:
-            if points[joint] is not None:
-                radius_px = _HEAD_RADIUS_PX if joint == J.NOSE else _JOINT_RADIUS_PX
-                cv2.circle(mask_HW, points[joint], radius_px, 1, cv2.FILLED)
+        points = _draw_mask_lines(mask_HW, joints_px_JD, counts_J, MASK_LINES)
+        for joint, point in points.items():
+            cv2.circle(mask_HW, point, _HEAD_RADIUS_PX if joint == J.NOSE else _JOINT_RADIUS_PX, 1, cv2.FILLED)
     return masks_THW.view(np.bool_)
+
+
+def draw_mask_lines(joints_px_JD: FloatArray, height: int, width: int, is_drawn_M: BoolArray) -> UInt8Array:
+    """Some lines of one pose's human mask, without the discs.
+
+    Args: joints_px_JD: (19, 3). height, width: px. is_drawn_M: True = this line of MASK_LINES.
+    Returns: (height, width) uint8, 1 = inside a line, 0 elsewhere.
+    Raises: ValueError as draw_human_masks, and on another number of lines.
+    """
+    _check(joints_px_JD[None], height, width)
+    _check_shape("is_drawn_M", is_drawn_M, (len(MASK_LINES),))
+    mask_HW = np.zeros((height, width), np.uint8)
+    lines = [line for line, is_drawn in zip(MASK_LINES, is_drawn_M, strict=True) if is_drawn]
+    _draw_mask_lines(mask_HW, joints_px_JD, _counts(joints_px_JD, height, width), lines)
+    return mask_HW
+
+
+def _draw_mask_lines(
+    mask_HW: UInt8Array, joints_px_JD: FloatArray, counts_J: BoolArray, lines: Sequence[MaskLine]
+) -> dict[Joint, tuple[int, int]]:
+    """Returns: the cells (x, y) of the joints that count."""
+    points = {joint: (int(joints_px_JD[joint, 0]), int(joints_px_JD[joint, 1])) for joint in Joint if counts_J[joint]}
+    for start, end, thickness_px in lines:
+        if start in points and end in points:
+            cv2.line(mask_HW, points[start], points[end], 1, thickness_px)
+    return points
 
 
 def _check(joints_px_TJD: FloatArray, height: int, width: int) -> None:
@@ -200,9 +274,39 @@ def _check_shape(name: str, values: npt.NDArray[np.generic] | None, shape: tuple
 
 
 def _counts(joints_px_TJD: FloatArray, height: int, width: int) -> BoolArray:
-    x_TJ, y_TJ, score_TJ = np.moveaxis(joints_px_TJD, 2, 0)
+    x_TJ, y_TJ, score_TJ = np.moveaxis(joints_px_TJD, -1, 0)
     counts: BoolArray = (score_TJ > MIN_SCORE) & (x_TJ >= 0) & (x_TJ < width) & (y_TJ >= 0) & (y_TJ < height)
     return counts
+
+
+def _draw_skeletons(
+    joints_px_TJD: FloatArray, height: int, width: int, is_drawn_TL: BoolArray | None
+) -> tuple[UInt8Array, list[tuple[slice, slice]]]:
+    """The pictures, and a box (rows, columns) of each outside of which it is black."""
+    num_frames = len(joints_px_TJD)
+    _check_shape("is_drawn_TL", is_drawn_TL, (num_frames, NUM_LIMBS))
+    can_draw_TJ = _counts(joints_px_TJD, height, width) & (joints_px_TJD[..., 0] != 0)
+    can_draw_TL = can_draw_TJ[:, [limb.start for limb in LIMBS]] & can_draw_TJ[:, [limb.end for limb in LIMBS]]
+    if is_drawn_TL is not None:
+        can_draw_TL &= is_drawn_TL
+    pictures_THWC = np.zeros((num_frames, height, width, 3), np.uint8)
+    boxes = []
+    for picture_HWC, joints_px_JD, can_draw_L in zip(pictures_THWC, joints_px_TJD, can_draw_TL, strict=True):
+        is_touched_HW = np.zeros((height, width), np.bool_)
+        for limb, can_draw in zip(LIMBS, can_draw_L, strict=True):
+            if can_draw:
+                points_N2 = _limb_points(joints_px_JD[limb.start], joints_px_JD[limb.end])
+                if len(points_N2):
+                    ends_N2 = points_N2[:: max(len(points_N2) - 1, 1)]
+                    _paint(picture_HWC, is_touched_HW, points_N2, _STROKE_O2, limb.colour)
+                    _paint(picture_HWC, is_touched_HW, ends_N2, _DOT_O2, limb.colour)
+        boxes.append((_span(is_touched_HW, 1), _span(is_touched_HW, 0)))
+    return pictures_THWC, boxes
+
+
+def _span(is_touched_HW: BoolArray, across: int) -> slice:
+    places = np.flatnonzero(np.logical_or.reduce(is_touched_HW, axis=across))
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)
 
 
 def _untouched_zeros(shape: tuple[int, ...]) -> Float32Array:
@@ -218,9 +322,13 @@ def _untouched_zeros(shape: tuple[int, ...]) -> Float32Array:
 
 
 def _add_pose_maps(
-    maps_TJHW: Float32Array, joints_px_TJD: FloatArray, sigma_px_TJ: FloatArray | None, is_dropped_TJ: BoolArray | None
+    maps_TJHW: Float32Array,
+    joints_px_TJD: FloatArray,
+    sigma_px_TJ: FloatArray | None,
+    is_dropped_TJ: BoolArray | None,
+    spots: list[Float32Array],
 ) -> None:
-    """Write the spots into maps of zeros."""
+    """Write the spots into maps of zeros, and add to `spots` the parts of them that were written."""
     height, width = maps_TJHW.shape[2:]
     shape = joints_px_TJD.shape[:2]
     _check_shape("sigma_px_TJ", sigma_px_TJ, shape)
@@ -238,6 +346,7 @@ def _add_pose_maps(
         top, along_y = _spot_profile(y, height, sigma_px)
         window = maps_TJHW[t, j, top : top + len(along_y), left : left + len(along_x)]
         np.multiply(along_y[:, None], along_x, out=window)
+        spots.append(window)
 
 
 class _Profile(NamedTuple):

@@ -5,7 +5,8 @@ Source: Render In-between (BMVC 2021), section 3.2, with the authors' weights.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,41 @@ from torch.nn import functional
 from models.renderer.discriminator import Judgements, Pair
 from models.renderer.generator import GeneratedPicture
 
-ADVERSARIAL_WEIGHTS = {"fused": 0.0, "raw": 1.0, "face": 0.1, "hand": 0.1}
-FEATURE_WEIGHT = 1.0
-PERCEPTUAL_WEIGHT = 10.0
-L1_WEIGHT = 30.0
 PERSON_L1_WEIGHT = 9.0
 RAW_L1_SHARE = 10.0  # what (9 m + mean) is divided by
-MASK_WEIGHT = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """What each term counts; 0 = it is not computed.
+
+    fused, raw, face, hand: the adversarial terms, by the part that is judged. features: of feature matching, over all
+    parts. l2: of squared differences, which are not the paper's: few examples teach more by where the background is far
+    off than by its many pixels that are nearly right. mask: of mask_loss, the sum over the pictures of a batch.
+    """
+
+    fused: float
+    raw: float
+    face: float
+    hand: float
+    features: float
+    perceptual: float
+    l1: float
+    l2: float
+    mask: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"{name} {value}: must be 0 or more")
+
+    def adversarial(self, part: str) -> float:
+        return float(getattr(self, part))
+
+
+PAPER_WEIGHTS = LossWeights(
+    fused=0.0, raw=1.0, face=0.1, hand=0.1, features=1.0, perceptual=10.0, l1=30.0, l2=0.0, mask=5.0
+)
 
 # VGG-19's convolutions, by their places in torchvision's `features`, up to the last that is read; "pool" halves.
 _VGG_LAYERS: tuple[tuple[int, int, int] | str, ...] = (
@@ -47,6 +76,7 @@ class GeneratorLoss(NamedTuple):
     features: Tensor
     perceptual: Tensor
     l1: Tensor
+    l2: Tensor
     mask: Tensor
 
 
@@ -128,9 +158,10 @@ def _read_weights(file: Path) -> Mapping[str, Tensor]:
     return {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
-def discriminator_loss(judgements: Judgements) -> Tensor:
-    """The parts' hinge losses, weighted. The generator's pictures should come detached."""
-    return _weigh({name: hinge_discriminator(pair) for name, pair in _pairs(judgements).items()})
+def discriminator_loss(judgements: Judgements, weights: LossWeights = PAPER_WEIGHTS) -> Tensor:
+    """The judged parts' hinge losses, weighted. The generator's pictures should come detached."""
+    pairs = _pairs(judgements)
+    return _total([weights.adversarial(part) * hinge_discriminator(pair) for part, pair in pairs.items()])
 
 
 def generator_loss(
@@ -139,6 +170,7 @@ def generator_loss(
     real_BCHW: Tensor,
     is_person_B1HW: Tensor,
     perceptual: PerceptualLoss | None,
+    weights: LossWeights = PAPER_WEIGHTS,
 ) -> GeneratorLoss:
     """All that the generator is trained on.
 
@@ -148,24 +180,34 @@ def generator_loss(
         real_BCHW: (B, 3, H, W) RGB, -1..1, the true picture.
         is_person_B1HW: (B, 1, H, W), 1 or True = the person.
         perceptual: see load_perceptual_loss; None = the term is off.
+        weights: a term that counts nothing is not computed.
 
-    Source: paper, section 3.2, with the authors' weights. Differs where no pixel is a person's: the share of the L1
-        over the person is 0, not a division by 0.
+    Source: paper, section 3.2, with the authors' weights by default. Differs where no pixel is a person's: the share of
+        the L1 over the person is 0, not a division by 0.
     """
-    pairs = _pairs(judgements)
+    pairs, zero = _pairs(judgements), real_BCHW.new_zeros(())
     is_person_B1HW = is_person_B1HW.to(real_BCHW.dtype)
-    adversarial = _weigh({name: hinge_generator(pair) for name, pair in pairs.items()})
-    features = FEATURE_WEIGHT * torch.stack([match_features(pair) for pair in pairs.values()]).sum()
-    perceived = real_BCHW.new_zeros(())
-    if perceptual is not None:
+    counted = {part: weight for part in pairs if (weight := weights.adversarial(part))}
+    adversarial = _total([weight * hinge_generator(pairs[part]) for part, weight in counted.items()], zero)
+    features = perceived = l1 = l2 = mask = zero
+    if weights.features:
+        features = weights.features * _total([match_features(pair) for pair in pairs.values()], zero)
+    if weights.perceptual and perceptual is not None:
         perceived = perceptual(made.fused_BCHW, real_BCHW)
         perceived = perceived + perceptual(made.raw_BCHW * is_person_B1HW, real_BCHW * is_person_B1HW)
-        perceived = PERCEPTUAL_WEIGHT * perceived
-    raw_l1 = PERSON_L1_WEIGHT * person_l1(made.raw_BCHW, real_BCHW, is_person_B1HW)
-    raw_l1 = (raw_l1 + functional.l1_loss(made.raw_BCHW, real_BCHW)) / RAW_L1_SHARE
-    l1 = L1_WEIGHT * (functional.l1_loss(made.fused_BCHW, real_BCHW) + raw_l1)
-    mask = MASK_WEIGHT * mask_loss(made.mask_B1HW)
-    return GeneratorLoss(adversarial + features + perceived + l1 + mask, adversarial, features, perceived, l1, mask)
+        perceived = weights.perceptual * perceived
+    if weights.l1:
+        raw_l1 = PERSON_L1_WEIGHT * person_l1(made.raw_BCHW, real_BCHW, is_person_B1HW)
+        raw_l1 = (raw_l1 + functional.l1_loss(made.raw_BCHW, real_BCHW)) / RAW_L1_SHARE
+        l1 = weights.l1 * (functional.l1_loss(made.fused_BCHW, real_BCHW) + raw_l1)
+    if weights.l2:
+        person_BCHW = is_person_B1HW.expand_as(real_BCHW)
+        raw_l2 = ((made.raw_BCHW - real_BCHW).square() * person_BCHW).sum() / person_BCHW.sum().clamp(min=1)
+        l2 = weights.l2 * (functional.mse_loss(made.fused_BCHW, real_BCHW) + raw_l2)
+    if weights.mask:
+        mask = weights.mask * mask_loss(made.mask_B1HW)
+    total = adversarial + features + perceived + l1 + l2 + mask
+    return GeneratorLoss(total, adversarial, features, perceived, l1, l2, mask)
 
 
 def hinge_discriminator(pair: Pair) -> Tensor:
@@ -206,10 +248,9 @@ def mask_loss(mask_B1HW: Tensor) -> Tensor:
 
 
 def _pairs(judgements: Judgements) -> dict[str, Pair]:
-    """By part, without those that are not seen."""
-    pairs = {"fused": judgements.fused, "raw": judgements.raw, "face": judgements.face}
-    return pairs if judgements.hand is None else {**pairs, "hand": judgements.hand}
+    """By part, without those that are not judged."""
+    return {part: pair for part, pair in judgements._asdict().items() if pair is not None}
 
 
-def _weigh(losses: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([ADVERSARIAL_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+def _total(losses: Sequence[Tensor], nothing: Tensor | None = None) -> Tensor:
+    return torch.stack(list(losses)).sum() if losses or nothing is None else nothing

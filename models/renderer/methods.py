@@ -6,6 +6,7 @@ may be None. Another method is one more entry of RENDER_METHODS.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from models.renderer.chooser import load_chooser
@@ -16,18 +17,21 @@ from models.renderer.warp import BaseInterpolator, WarpPair
 __all__ = [
     "BASES",
     "RENDER_METHODS",
+    "Background",
     "Base",
     "KeyPair",
     "RenderMethod",
     "available_base",
     "load_base",
     "render_between",
+    "render_neural",
 ]
 
 Joints = Sequence[FloatArray] | None
 RenderMethod = Callable[[KeyPair, Sequence[float], Joints, str], list[RenderedFrame]]
 
 Base = Literal["rife", "flow"]
+Background = Literal["flow", "rife", "warp"]
 BASES: tuple[Base, ...] = ("rife", "flow")  # the better first
 
 
@@ -98,3 +102,27 @@ def render_between(
     if method not in RENDER_METHODS:
         raise ValueError(f"no rendering method {method!r}; there are {', '.join(RENDER_METHODS)}")
     return RENDER_METHODS[method](keys, times, joints_px, base)
+
+
+def render_neural(
+    keys: KeyPair,
+    times: Sequence[float],
+    joints_px: Sequence[FloatArray],
+    renderer: Path,
+    background: Background = "warp",
+    base: str = "flow",
+) -> list[RenderedFrame]:
+    """The same by a trained renderer, which sees of each frame what it made of the one before.
+
+    Args:
+        times: rising, of frames that follow one another.
+        renderer: its checkpoint folder.
+        background: the method that makes what is painted over.
+
+    Raises: as render_between; WeightsError where the renderer cannot be read.
+    """
+    from models.renderer.neural import NeuralPair, load_renderer  # here: torch takes seconds to import
+
+    behind = render_between(background, keys, times, joints_px, base)
+    pair = NeuralPair(keys.image_0, load_renderer(renderer))
+    return [pair.next(joints_JD, frame.image) for joints_JD, frame in zip(joints_px, behind, strict=True)]

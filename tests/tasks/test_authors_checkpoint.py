@@ -186,6 +186,7 @@ def test_only_a_transformer_is_exported(tmp_path):
 GENERATOR = GeneratorConfig(
     num_filters=4, max_filters=16, num_condition_filters=5, max_condition_filters=10, num_downsamples=3,
     num_middle_blocks=1, num_mask_filters=3, max_mask_filters=12, num_mask_downsamples=2, num_mask_blocks=2,
+    paints_change=False,
 )  # fmt: skip
 DISCRIMINATOR = DiscriminatorConfig(
     num_filters=4,

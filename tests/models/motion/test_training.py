@@ -12,9 +12,10 @@ import torch
 from models.motion.paper_samples import PaperSampleConfig
 from models.motion.recipes import PaperRecipe, TangentRecipe
 from models.motion.tangents import TangentConfig, TangentNetwork
-from models.motion.training import OptimiserConfig, SequencePool, TrainConfig, TrainingError, learning_rate, train
+from models.motion.training import SequencePool, TrainConfig, train
 from models.motion.transformer import MotionTransformer, TransformerConfig
 from models.motion.views import measure_normalisation
+from models.training import OptimiserConfig, TrainingError, learning_rate
 from tests.models.motion.motions import RECIPE, swaying
 
 OPTIMISER = OptimiserConfig(

@@ -15,6 +15,7 @@ from tests.sandbox import SHARED
 SMALL = GeneratorConfig(
     num_filters=4, max_filters=12, num_condition_filters=6, max_condition_filters=8, num_downsamples=2,
     num_middle_blocks=1, num_mask_filters=4, max_mask_filters=6, num_mask_downsamples=2, num_mask_blocks=2,
+    paints_change=False,
 )  # fmt: skip
 
 

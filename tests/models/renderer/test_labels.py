@@ -6,7 +6,7 @@ import pytest
 
 import models.renderer
 from benchmarks import plain_labels
-from models.renderer import draw_human_masks, draw_labels, draw_pose_maps, draw_skeletons
+from models.renderer import LabelCanvas, draw_human_masks, draw_labels, draw_pose_maps, draw_skeletons
 from models.renderer.labels import LIMBS
 from models.skeleton import Joint
 from tests.models.renderer.reference import load_arrays, needs_reference
@@ -140,3 +140,24 @@ def test_what_cannot_be_drawn_is_refused():
 def test_importing_the_renderer_imports_no_torch_and_no_opencv():
     code = "import sys, models.renderer; sys.exit(bool({'torch', 'cv2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_canvas_that_is_drawn_on_again_holds_the_last_labels_alone():
+    canvas = LabelCanvas(3, 40, 60)
+    rng = np.random.default_rng(0)
+    for seed, num_frames in ((0, 3), (1, 1), (2, 2), (3, 3)):
+        joints = poses(seed, 40, 60, num_frames)
+        varied = {
+            "sigma_px_TJ": rng.choice([4.0, 5.0], (num_frames, 19)),
+            "is_dropped_TJ": rng.random((num_frames, 19)) < 0.3,
+            "is_drawn_TL": rng.random((num_frames, 18)) < 0.7,
+        }
+        drawn = canvas.draw_labels(joints, **varied)
+        np.testing.assert_array_equal(drawn, draw_labels(joints, 40, 60, **varied))
+        assert np.shares_memory(drawn, canvas.draw_labels(joints))
+        maps = canvas.draw_pose_maps(joints)
+        np.testing.assert_array_equal(maps, draw_pose_maps(joints, 40, 60))
+        picture = draw_skeletons(joints, 40, 60).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(draw_labels(joints, 40, 60)[:, :3], (picture / 255 * 2 - 1).astype(np.float32))
+    with pytest.raises(ValueError, match="4 poses for a canvas of 3"):
+        canvas.draw_labels(np.zeros((4, 19, 3)))

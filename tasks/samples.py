@@ -1,0 +1,210 @@
+"""A renderer's training set: the key frames of its clips at its own size, with joints and backgrounds.
+
+Keys are numbered from 0; key k is row k * key_step of its clip. Nothing but key frames and what was made from them is
+read: a renderer sees of its clips what rendering sees.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.motion.classical import interpolate_joints
+from models.renderer.keys import WeightsError
+from models.renderer.methods import KeyPair, render_between
+from models.renderer.sizes import resize_picture, scale_joints
+from models.skeleton import torso_length
+from tasks.background import count_keys, runs_of_keys, share
+from tasks.errors import ParamsError, TableError, ToolError
+from tasks.items import Item, ItemStore
+from tasks.tables import (
+    SAMPLES_SCHEMA,
+    Image,
+    Table,
+    decode_png,
+    encode_png,
+    hash_rows,
+    read_facts,
+    read_poses,
+    write_table,
+)
+
+Background = Literal["base", "warp"]
+FloatArray = npt.NDArray[np.float64]
+_FACTS = ("clip", "batch", "video", "split", "subject", "source_sha256")
+
+
+@dataclass(frozen=True)
+class SamplesSettings:
+    """background: base = the interpolator's picture | warp = the person carried to its pose over that picture."""
+
+    key_step: int
+    background: Background
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class SamplesSpec:
+    """Keys first_key..last_key-1 of a clip.
+
+    joints_px_KJD, observed_px_KJD: of all the clip's keys, at its own size: repaired, and as they were observed.
+    """
+
+    clip_path: Path
+    pose_path: Path
+    background_path: Path
+    settings: SamplesSettings
+    first_key: int
+    last_key: int
+    joints_px_KJD: FloatArray
+    observed_px_KJD: FloatArray
+
+
+@dataclass(frozen=True)
+class SamplesPlan:
+    clip: str
+    items: list[Item]
+    metadata: dict[str, str]
+
+
+def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Sequence[str]) -> dict[str, Path]:
+    """The clips that a renderer is trained on: those of a split, and of these videos (none = all). Clip -> table.
+
+    Raises: ParamsError where a video has no such clip, or nothing is left.
+    """
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
+    for path in clips:
+        facts = read_facts("clip", path)
+        if facts["split"] == split:
+            seen.add(facts["video"])
+            if not videos or facts["video"] in videos:
+                found[path.stem] = path
+    missing = [video for video in videos if video not in seen]
+    if missing or not found:
+        what = f"video {missing[0]} has" if missing else "there is"
+        raise ParamsError(
+            f"params.yaml: renderers.{renderer}: {what} no clip of split {split} in {clips[0].parent};"
+            f" those with one: {', '.join(sorted(seen)) or 'none'}"
+        )
+    return found
+
+
+def plan_samples(
+    clip_path: Path, poses: Path, backgrounds: Path, settings: SamplesSettings, key: Callable[..., str]
+) -> SamplesPlan:
+    """Cut one clip's training set into items. key: (params section or None, *parts) -> item key."""
+    clip = Table("clip", clip_path)
+    name, step = clip.metadata["clip"], settings.key_step
+    pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
+    pose, background = Table("pose", pose_path), Table("background", background_path)
+    num_keys = count_keys(clip.num_rows, step)
+    pose_rows, observed_px_KJD = read_poses(pose, f"observed-{step}")
+    if len(pose_rows) != num_keys:
+        raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {name}; run pose again")
+    times = clip.column("time").astype(np.float64)[: (num_keys - 1) * step + 1 : step]
+    joints_px_KJD = interpolate_joints(times, observed_px_KJD, times, "robust")  # as rendering has them at a key
+    row_of = _background_rows(background)
+    items = []
+    for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
+        around = range(max(0, first - 1), min(num_keys, last + 1))  # what a background may be made from
+        frames = clip.frames[first * step : (last - 1) * step + 1 : step].tolist()
+        inputs = [
+            hash_rows(clip, [number * step for number in around], ("frame", "image")),
+            hash_rows(pose, pose_rows[around.start : around.stop].tolist(), ("joints", "matte")),
+            hash_rows(background, [row_of[frame] for frame in frames if frame in row_of], ("frame", "image")),
+            joints_px_KJD[first:last].tolist(),
+            torso_length(observed_px_KJD),
+            times[around.start : around.stop].tolist(),
+        ]
+        spec = SamplesSpec(clip_path, pose_path, background_path, settings, first, last, joints_px_KJD, observed_px_KJD)
+        items.append(
+            Item(
+                f"{name} keys {first}-{last - 1}",
+                key(None, settings.__dict__, inputs, first, last, num_keys),
+                spec,
+            )
+        )
+    facts = {fact: clip.metadata[fact] for fact in _FACTS}
+    return SamplesPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
+
+
+def make_samples(spec: SamplesSpec) -> pa.Table:
+    """A run of keys: picture, joints, matte, and the background made from the keys before and after.
+
+    Raises: TableError where a key has no background; ToolError where the method's weights are missing.
+    """
+    clip, pose = Table("clip", spec.clip_path), Table("pose", spec.pose_path)
+    background = Table("background", spec.background_path)
+    settings, step = spec.settings, spec.settings.key_step
+    height, width = settings.height, settings.width
+    size = (int(clip.metadata["height"]), int(clip.metadata["width"]))
+    num_keys = len(spec.joints_px_KJD)
+    joints_px_KJD = scale_joints(spec.joints_px_KJD, size, (height, width)).astype(np.float32)
+    pose_rows, _ = read_poses(pose, f"observed-{step}")
+    row_of, frames = _background_rows(background), clip.frames
+
+    def matte(number: int) -> Image | None:
+        cell = pose.read_cell("matte", int(pose_rows[number]))
+        return decode_png(cell, grey=True) if isinstance(cell, bytes) else None
+
+    def picture(image: Image, name: str) -> dict[str, object]:
+        return {"bytes": encode_png(resize_picture(image, height, width)), "path": name}
+
+    rows = []
+    for number in range(spec.first_key, spec.last_key):
+        frame = int(frames[number * step])
+        behind: Image | None = None
+        if 0 < number < num_keys - 1:
+            if frame not in row_of:
+                raise TableError(f"{spec.background_path}: lacks frame {frame}; run background again")
+            behind = background.read_image(row_of[frame])
+            if settings.background == "warp":
+                behind = _carry_person(spec, clip, number, behind, (matte(number - 1), matte(number + 1)))
+        shape = matte(number)
+        rows.append(
+            {
+                "frame": frame,
+                "joints": joints_px_KJD[number].ravel(),
+                "image": picture(clip.read_image(number * step), f"{frame:06d}.png"),
+                "background": None if behind is None else picture(behind, f"{frame:06d}.background.png"),
+                "matte": None if shape is None else encode_png(resize_picture(shape, height, width)),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA)
+
+
+def _carry_person(
+    spec: SamplesSpec, clip: Table, number: int, background: Image, mattes: tuple[Image | None, Image | None]
+) -> Image:
+    """The picture that `warp` makes of a key from the keys before and after it, told the key's joints."""
+    rows = [n * spec.settings.key_step for n in (number - 1, number, number + 1)]
+    pair = KeyPair(
+        clip.read_image(rows[0]),
+        clip.read_image(rows[2]),
+        mattes=mattes,
+        joints_0_px_JD=spec.observed_px_KJD[number - 1],
+        joints_1_px_JD=spec.observed_px_KJD[number + 1],
+        torso_px=torso_length(spec.observed_px_KJD),
+    )
+    at = share(clip.column("time").astype(np.float64), *rows)
+    try:
+        (frame,) = render_between("warp", pair, [at], [spec.joints_px_KJD[number]])
+    except WeightsError as error:
+        raise ToolError(str(error)) from error
+    return frame.image
+
+
+def _background_rows(background: Table) -> dict[int, int]:
+    """Frame -> row of its "train" background."""
+    numbers = background.frames
+    return {int(numbers[row]): int(row) for row in np.flatnonzero(background.column("use") == "train")}
+
+
+def write_samples(plan: SamplesPlan, store: ItemStore, folder: Path) -> None:
+    write_table("samples", folder / f"{plan.clip}.parquet", (store.get(item.key) for item in plan.items), plan.metadata)
