@@ -10,7 +10,7 @@ from tasks.tables import POSE_SCHEMA, Table, write_table
 from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, write_batch
 
 CLIPS = [("a", "kick_front", 0, 32), ("b", "kick_back", 0, 40)]
-RENDERER = "{batch: batch, videos: %s, split: test, key_step: 8, background: %s, height: 160, width: 96}"
+RENDERER = "{batch: batch, videos: %s, split: test, key_step: 8, background: %s, base: flow, height: 160, width: 96}"
 
 
 def write_poses(sandbox: Sandbox, clip: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from models.renderer.chooser import load_chooser
 from models.renderer.flow import FlowPair
 from models.renderer.methods import KeyPair
 from models.renderer.samples import RendererSamples, SampleSettings
@@ -19,7 +20,7 @@ from tasks.samples import SamplesSettings, choose_clips, make_samples, plan_samp
 from tasks.tables import BACKGROUND_SCHEMA, CLIP_SCHEMA, POSE_SCHEMA, Table, decode_png, encode_png, write_table
 
 HEIGHT, WIDTH, STEP, NUM_KEYS = 96, 64, 4, 6
-BASE = SamplesSettings(STEP, "base", 48, 32)
+BASE = SamplesSettings(STEP, "base", "flow", 48, 32)
 FIGURE = (
     (0, 10), (0, 20), (-8, 22), (-10, 34), (-11, 44), (8, 22), (10, 34), (11, 44), (0, 48), (-4, 48), (-5, 64),
     (-5, 80), (4, 48), (5, 64), (5, 80), (6, 84), (-6, 84), (12, 47), (-12, 47),
@@ -128,8 +129,9 @@ def test_warp_backgrounds_are_made_from_the_keys_around_told_the_keys_joints(tmp
             torso_length(observed),
         ),
         FlowPair,
+        load_chooser("flow"),
     )
-    expected = pair.at(0.5, joints_at(8), picture_at(8 + 3, 1))
+    expected = pair.at(0.5, joints_at(8)).image
     found = decode_png(table.read_cell("background", 2)["bytes"])
     np.testing.assert_array_equal(found, expected)
     assert table.read_cell("background", 0) is table.read_cell("background", 5) is None
