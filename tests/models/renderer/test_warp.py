@@ -73,13 +73,15 @@ def test_what_hung_beside_the_trunk_does_not_stay_on_it():
 
 
 def test_the_arm_has_left_where_it_was_in_the_keys():
-    keys, joints = keys_of((30, 90)), pose(60)
+    """The base leaves a fading arm where it was in either key."""
+    keys, joints = keys_of((40, 80)), pose(60)
     truth, _ = person(joints, ground())
     image = render_warp(keys, joints, 0.5)
-    for angle in (30, 90):
+    flow = render_between("flow", keys, [0.5])[0].image
+    for angle in (40, 80):
         old = around_arm(pose(angle), 6) & ~around_arm(joints, 20)
         old[:, : int(joints[J.LEFT_SHOULDER, 0]) + 12] = False
-        assert psnr(image, truth, old) > 26
+        assert psnr(image, truth, old) > max(26, psnr(flow, truth, old) + 5)
 
 
 def test_without_a_matte_it_is_drawn_from_the_skeleton():
