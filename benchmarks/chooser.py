@@ -33,7 +33,7 @@ from benchmarks.render_methods import MASK_MARGIN_TORSO_SHARE, _estimate_poses, 
 from models.lpips import LpipsTruth
 from models.measures import compare_frames, person_mask
 from models.motion.classical import interpolate_joints
-from models.renderer.chooser import FEATURES, WEIGHTS, Chooser, load_chooser
+from models.renderer.chooser import FEATURES, WEIGHTS, Chooser
 from models.renderer.flow import FlowPair
 from models.renderer.keys import KeyPair
 from models.renderer.rife import RifePair, load_rife
@@ -308,7 +308,7 @@ def main() -> None:
                 values |= export(train([frame for path in paths for frame in read(path)]), base)
                 sources = ", ".join(names)
                 save_file(values, WEIGHTS, {"made_by": "benchmarks/chooser.py", "clips": sources})
-                load_chooser.cache_clear()
+                WEIGHTS.chmod(0o644)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Rendering methods side by side: quality against the true frames, and time per frame.
 
     .venv/bin/python benchmarks/render_methods.py CLIP.mp4 [CLIP.mp4 ...] [--steps 4 8 16]
-        [--methods blend flow rife warp/flow warp/rife] [--motion robust] [--frames all] [--move] [--poses]
+        [--methods blend flow rife warp/flow warp/rife] [--motion robust | learned] [--frames all] [--move] [--poses]
 
 For every key step, each clip is rendered from its key frames alone: poses and mattes come from MediaPipe run over the
 keys. The truth's person mask is the matte of a run over all frames joined with the dilated skeleton. "worst" is the
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import av
 import cv2
@@ -26,18 +26,21 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.lpips import LpipsTruth
 from models.measures import compare_frames, person_mask
-from models.motion.classical import MOTION_METHODS, MotionMethod, interpolate_joints
 from models.renderer.keys import WeightsError
 from models.renderer.methods import BASES, RENDER_METHODS, KeyPair, render_between
 from models.skeleton import is_seen, torso_length
 from tasks.pose import MediapipeSettings, PoseResult, PoseSequence, estimate_mediapipe
+from tasks.render import Motion, RenderSettings, predict_joints
 
 POSE = MediapipeSettings(upscale=2, model_complexity=1, timeout_s=300)
 MASK_MARGIN_TORSO_SHARE = 0.1
+FPS = 60.0
 PCK_TORSO_SHARE = 0.2
 METHODS = [name for name in RENDER_METHODS if name != "warp"] + [f"warp/{base}" for base in BASES]
 WINDOW_SHARE = 0.8  # of the picture's sides, what --move shows at the start; it zooms in to ZOOM of that
 ZOOM = 0.9
+MOTIONS = get_args(Motion)
+MOTION_MODEL = "data/raw/embedded/motion/tangents"  # of --motion learned
 
 
 class FrameScore(NamedTuple):
@@ -91,7 +94,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP.mp4")
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 8], help="key steps, even (default: 4 8)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--motion", choices=list(MOTION_METHODS), default="robust", help="default: robust")
+    parser.add_argument(
+        "--motion", choices=MOTIONS, default="robust", help="default: robust; learned = the embedded network"
+    )
     parser.add_argument("--frames", choices=("halfway", "all"), default="halfway", help="compared; default: halfway")
     parser.add_argument("--move", action="store_true", help="through a window that pans and zooms")
     parser.add_argument("--poses", action="store_true", help="find the person again in the half-way frames")
@@ -146,11 +151,11 @@ def _score(
     step: int,
 ) -> Clip:
     """Render a clip from its keys, and compare it with the frames between."""
-    motion: MotionMethod = arguments.motion
+    settings = RenderSettings(step, arguments.motion, "warp", MOTION_MODEL, "flow", "", "flow")
     key_rows = np.arange(0, len(images), step)
     rows = np.arange(key_rows[-1] + 1)
     keys_TJD, truth_TJD = observed.repaired(), truth.repaired()
-    joints_TJD = interpolate_joints(key_rows / 1.0, keys_TJD, rows / 1.0, motion)
+    joints_TJD = predict_joints(key_rows / FPS, keys_TJD.astype(np.float64), rows / FPS, settings)
     torso_px, truth_torso_px = torso_length(keys_TJD), torso_length(truth_TJD)
     name, _, base = method.partition("/")
     clip = Clip({}, {}, 0.0)

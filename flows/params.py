@@ -256,6 +256,7 @@ class RendererSet(Section):
     split: Literal["train", "test"]
     key_step: KeyStep
     background: Literal["base", "warp"]
+    base: Literal["rife", "flow"] = "rife"
     height: int = Field(ge=64, le=2048, multiple_of=16)
     width: int = Field(ge=64, le=2048, multiple_of=16)
 

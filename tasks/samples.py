@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from models.motion.classical import interpolate_joints
 from models.renderer.keys import WeightsError
-from models.renderer.methods import KeyPair, render_between
+from models.renderer.methods import Base, KeyPair, render_between
 from models.renderer.sizes import resize_picture, scale_joints
 from models.skeleton import torso_length
 from tasks.background import count_keys, runs_of_keys, share
@@ -40,12 +40,18 @@ _FACTS = ("clip", "batch", "video", "split", "subject", "source_sha256")
 
 @dataclass(frozen=True)
 class SamplesSettings:
-    """background: base = the interpolator's picture | warp = the person carried to its pose over that picture."""
+    """background: base = the picture of stage background | warp = that of the rendering method, over `base`."""
 
     key_step: int
     background: Background
+    base: Base
     height: int
     width: int
+
+    def describe(self) -> dict[str, str]:
+        """Name -> value of what shaped the pictures."""
+        values = {name: str(value) for name, value in self.__dict__.items()}
+        return values if self.background == "warp" else {name: values[name] for name in values if name != "base"}
 
 
 @dataclass(frozen=True)
@@ -102,14 +108,15 @@ def plan_samples(
     clip = Table("clip", clip_path)
     name, step = clip.metadata["clip"], settings.key_step
     pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
-    pose, background = Table("pose", pose_path), Table("background", background_path)
+    pose = Table("pose", pose_path)
     num_keys = count_keys(clip.num_rows, step)
     pose_rows, observed_px_KJD = read_poses(pose, f"observed-{step}")
     if len(pose_rows) != num_keys:
         raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {name}; run pose again")
     times = clip.column("time").astype(np.float64)[: (num_keys - 1) * step + 1 : step]
     joints_px_KJD = interpolate_joints(times, observed_px_KJD, times, "robust")  # as rendering has them at a key
-    row_of = _background_rows(background)
+    background = Table("background", background_path) if settings.background == "base" else None
+    row_of = {} if background is None else _background_rows(background)
     items = []
     for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
         around = range(max(0, first - 1), min(num_keys, last + 1))  # what a background may be made from
@@ -117,21 +124,23 @@ def plan_samples(
         inputs = [
             hash_rows(clip, [number * step for number in around], ("frame", "image")),
             hash_rows(pose, pose_rows[around.start : around.stop].tolist(), ("joints", "matte")),
-            hash_rows(background, [row_of[frame] for frame in frames if frame in row_of], ("frame", "image")),
             joints_px_KJD[first:last].tolist(),
             torso_length(observed_px_KJD),
             times[around.start : around.stop].tolist(),
         ]
+        if background is not None:
+            wanted = [row_of[frame] for frame in frames if frame in row_of]
+            inputs += [hash_rows(background, wanted, ("frame", "image"))]
         spec = SamplesSpec(clip_path, pose_path, background_path, settings, first, last, joints_px_KJD, observed_px_KJD)
         items.append(
             Item(
                 f"{name} keys {first}-{last - 1}",
-                key(None, settings.__dict__, inputs, first, last, num_keys),
+                key(None, settings.describe(), inputs, first, last, num_keys),
                 spec,
             )
         )
     facts = {fact: clip.metadata[fact] for fact in _FACTS}
-    return SamplesPlan(name, items, facts | {n: str(value) for n, value in settings.__dict__.items()})
+    return SamplesPlan(name, items, facts | settings.describe())
 
 
 def make_samples(spec: SamplesSpec) -> pa.Table:
@@ -140,14 +149,14 @@ def make_samples(spec: SamplesSpec) -> pa.Table:
     Raises: TableError where a key has no background; ToolError where the method's weights are missing.
     """
     clip, pose = Table("clip", spec.clip_path), Table("pose", spec.pose_path)
-    background = Table("background", spec.background_path)
     settings, step = spec.settings, spec.settings.key_step
     height, width = settings.height, settings.width
     size = (int(clip.metadata["height"]), int(clip.metadata["width"]))
-    num_keys = len(spec.joints_px_KJD)
+    num_keys, frames = len(spec.joints_px_KJD), clip.frames
     joints_px_KJD = scale_joints(spec.joints_px_KJD, size, (height, width)).astype(np.float32)
     pose_rows, _ = read_poses(pose, f"observed-{step}")
-    row_of, frames = _background_rows(background), clip.frames
+    background = Table("background", spec.background_path) if settings.background == "base" else None
+    row_of = {} if background is None else _background_rows(background)
 
     def matte(number: int) -> Image | None:
         cell = pose.read_cell("matte", int(pose_rows[number]))
@@ -161,11 +170,12 @@ def make_samples(spec: SamplesSpec) -> pa.Table:
         frame = int(frames[number * step])
         behind: Image | None = None
         if 0 < number < num_keys - 1:
-            if frame not in row_of:
+            if background is None:
+                behind = _carry_person(spec, clip, number, (matte(number - 1), matte(number + 1)))
+            elif frame in row_of:
+                behind = background.read_image(row_of[frame])
+            else:
                 raise TableError(f"{spec.background_path}: lacks frame {frame}; run background again")
-            behind = background.read_image(row_of[frame])
-            if settings.background == "warp":
-                behind = _carry_person(spec, clip, number, behind, (matte(number - 1), matte(number + 1)))
         shape = matte(number)
         rows.append(
             {
@@ -179,9 +189,7 @@ def make_samples(spec: SamplesSpec) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA)
 
 
-def _carry_person(
-    spec: SamplesSpec, clip: Table, number: int, background: Image, mattes: tuple[Image | None, Image | None]
-) -> Image:
+def _carry_person(spec: SamplesSpec, clip: Table, number: int, mattes: tuple[Image | None, Image | None]) -> Image:
     """The picture that `warp` makes of a key from the keys before and after it, told the key's joints."""
     rows = [n * spec.settings.key_step for n in (number - 1, number, number + 1)]
     pair = KeyPair(
@@ -194,10 +202,10 @@ def _carry_person(
     )
     at = share(clip.column("time").astype(np.float64), *rows)
     try:
-        (frame,) = render_between("warp", pair, [at], [spec.joints_px_KJD[number]])
+        (made,) = render_between("warp", pair, [at], [spec.joints_px_KJD[number]], spec.settings.base)
     except WeightsError as error:
         raise ToolError(str(error)) from error
-    return frame.image
+    return made.image
 
 
 def _background_rows(background: Table) -> dict[int, int]:

@@ -2,12 +2,18 @@
 
 from functools import partial
 
+from flows.progress import say
 from flows.stage import Stage, note_missing_clips
+from models.renderer.methods import available_base
 from tasks.items import each
 from tasks.samples import SamplesSettings, choose_clips, make_samples, plan_samples, write_samples
 from tasks.tables import list_tables
 
-TOOLS = ("numpy", "opencv", "pyarrow", "scipy")
+TOOLS = ("numpy", "opencv", "pyarrow", "rife", "scipy", "torch")
+SCRIPTS = (
+    "models/renderer/chooser.safetensors",
+    "models/renderer/rife.py",
+)  # read for `warp` alone
 
 
 def run(stage: Stage) -> None:
@@ -15,10 +21,14 @@ def run(stage: Stage) -> None:
     clips, poses = stage.data(wanted.batch, "clips"), stage.data(wanted.batch, "poses")
     backgrounds = stage.data(wanted.batch, f"backgrounds-{wanted.key_step}")
     note_missing_clips(stage, clips)
-    settings = SamplesSettings(wanted.key_step, wanted.background, wanted.height, wanted.width)
+    base = available_base(wanted.base)
+    if wanted.background == "warp" and base != wanted.base:
+        say(f"{stage.label}: warp works over {base}: {wanted.base} is not installed here")
+    settings = SamplesSettings(wanted.key_step, wanted.background, base, wanted.height, wanted.width)
     paths = choose_clips(stage.item, list_tables(clips), wanted.split, wanted.videos)
-    files = {clip: [path, poses / path.name, backgrounds / path.name] for clip, path in paths.items()}
-    outputs = stage.outputs(files, None, settings.__dict__)
+    others = [poses, backgrounds] if wanted.background == "base" else [poses]
+    files = {clip: [path, *(folder / path.name for folder in others)] for clip, path in paths.items()}
+    outputs = stage.outputs(files, None, settings.describe())
     todo = {
         output: plan_samples(paths[output.name], poses, backgrounds, settings, partial(stage.key, None))
         for output in stage.pending(outputs)

@@ -52,22 +52,22 @@ def test_all_sets_have_the_same_keys():
         ("upscale: 2.0", "upscale: .nan", r"params.yaml: pose.upscale: .*finite"),
         ("timeout_s: 600", "timeout_s: 6e2", None),
         (
-            "key_steps: [4, 8, 16]\n    o",
-            "key_steps: [4, 8, 16, 5]\n    o",
+            "key_steps: [4, 8]\n    o",
+            "key_steps: [4, 8, 5]\n    o",
             r"backgrounds.sample-5: is missing; add `sample-5:",
         ),
         (
             "motion: learned,",
             "motion: robust,",
-            r"renders.warp-16: motion robust does not fit motion_model data/models/motion",
+            r"renders.warp-8: motion robust does not fit motion_model data/models/motion",
         ),
         ("motion: robust,", "motion: learned,", r"renders.warp-4: motion learned does not fit motion_model .*no-model"),
         (
-            "key_steps: [4, 8, 16]\n    o",
+            "key_steps: [4, 8]\n    o",
             "key_steps: [4, 1]\n    o",
             r"batches.sample.key_steps.1: .*greater than or equal to 2",
         ),
-        ("blend-4: {batch: sample", "blend-4: {batch: simple", r"renders.blend-4: batch simple has no key step 4"),
+        ("flow-4: {batch: sample", "flow-4: {batch: simple", r"renders.flow-4: batch simple has no key step 4"),
         (
             "height: 256, width: 144",
             "height: 250, width: 144",
