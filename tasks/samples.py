@@ -95,7 +95,7 @@ def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Seque
     if missing or not found:
         what = f"video {missing[0]} has" if missing else "there is"
         raise ParamsError(
-            f"params.yaml: renderers.{renderer}: {what} no clip of split {split} in {clips[0].parent};"
+            f"renderers.{renderer} in params.yaml: {what} no clip of split {split} in {clips[0].parent};"
             f" those with one: {', '.join(sorted(seen)) or 'none'}"
         )
     return found

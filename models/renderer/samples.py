@@ -8,6 +8,7 @@ Joints are measured from the picture's corner (models.renderer.sizes).
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import NamedTuple
 
 import cv2
@@ -180,6 +181,7 @@ class RendererSamples:
 
     Every number of a batch is a function of (seed, step, row in the batch) and of the data, never of what was drawn
     before: training that resumes at a step, or that shares a batch's rows among processes, sees what it would have.
+    One thread may draw while another asks for held-out keys.
     Only what a step uses is decoded and drawn: of a run's first frame the picture alone, of its last nothing.
     """
 
@@ -339,22 +341,28 @@ def _write_picture(image_HWC: UInt8Array, out_CHW: npt.NDArray[np.float32]) -> N
 
 
 class _Cache:
-    """Things by name, the latest used, as many as fit into max_bytes."""
+    """Things by name, the latest used, as many as fit into max_bytes. Several threads may use it.
+
+    Batches are drawn ahead by a thread, while held-out keys are asked for by another.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._num_bytes = max_bytes, 0
         self._entries: OrderedDict[tuple[object, ...], tuple[object, int]] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, name: tuple[object, ...]) -> object:
-        if name not in self._entries:
-            return None
-        self._entries.move_to_end(name)
-        return self._entries[name][0]
+        with self._lock:
+            if name not in self._entries:
+                return None
+            self._entries.move_to_end(name)
+            return self._entries[name][0]
 
     def put(self, name: tuple[object, ...], value: object, num_bytes: int) -> None:
-        if num_bytes > self._max_bytes:
-            return
-        self._entries[name] = (value, num_bytes)
-        self._num_bytes += num_bytes
-        while self._num_bytes > self._max_bytes:
-            self._num_bytes -= self._entries.popitem(last=False)[1][1]
+        with self._lock:
+            if num_bytes > self._max_bytes or name in self._entries:
+                return
+            self._entries[name] = (value, num_bytes)
+            self._num_bytes += num_bytes
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= self._entries.popitem(last=False)[1][1]

@@ -70,7 +70,7 @@ def test_a_renderers_set_is_made_once_and_follows_its_clips_and_settings(tmp_pat
     refused = sandbox.run("inbetween", "stage", "samples", "someone", check=False)
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1] == (
-        "inbetween stage samples: params.yaml: renderers.someone: video kick_side has no clip of split test in"
+        "inbetween stage samples: renderers.someone in params.yaml: video kick_side has no clip of split test in"
         " data/batch/clips; those with one: kick_back, kick_front"
     )
     done = sandbox.run("dvc", "stage", "list", "--name-only")

@@ -206,9 +206,11 @@ def test_clips_are_those_of_the_videos_and_the_split(tmp_path):
     paths = sorted((tmp_path / "clips").glob("*.parquet"))
     assert list(choose_clips("r", paths, "train", [])) == ["a", "b"]
     assert list(choose_clips("r", paths, "train", ["y"])) == ["b"]
-    with pytest.raises(ParamsError, match=r"params.yaml: renderers.r: video z has no clip of split train .*: x, y$"):
+    with pytest.raises(ParamsError, match=r"renderers.r in params.yaml: video z has no clip of split train .*: x, y$"):
         choose_clips("r", paths, "train", ["y", "z"])
-    with pytest.raises(ParamsError, match=r"renderers.r: there is no clip of split test in .*clips; .*: none$"):
+    with pytest.raises(
+        ParamsError, match=r"renderers.r in params.yaml: there is no clip of split test in .*clips; .*: none$"
+    ):
         choose_clips("r", paths[:2], "test", [])
 
 

@@ -1,6 +1,8 @@
 import cmath
 import math
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -261,6 +263,31 @@ def test_held_out_keys_come_in_runs_as_they_are():
     source.draw(0, 0, 2, 2)
     assert_same(batch, kept)  # training writes over none of it
     assert_same(next(source.held_out(2))[1], kept)
+
+
+def test_held_out_keys_may_be_asked_for_while_another_thread_draws():
+    clip = make_clip(0, num_keys=60)
+    source = make_source([clip], held_out_share=0.5, cache_mb=1)  # too little: what is kept changes all the time
+    expected = [copied(batch) for _, batch in make_source([clip], held_out_share=0.5).held_out(3)]
+    stop = threading.Event()
+
+    def draw():
+        step = 0
+        while not stop.is_set():
+            source.draw(0, step, 2, 3)
+            step += 1
+        return step
+
+    with ThreadPoolExecutor(1) as threads:
+        drawing = threads.submit(draw)
+        try:
+            for _ in range(3):
+                for (_, batch), right in zip(source.held_out(3), expected, strict=True):
+                    assert_same(batch, right)
+        finally:
+            stop.set()
+        assert drawing.result() > 0
+    assert sum(num_bytes for _, num_bytes in source._cache._entries.values()) == source._cache._num_bytes <= 2**20
 
 
 def test_a_background_is_blurred_inside_the_chosen_limbs_alone():
