@@ -74,7 +74,7 @@ def test_all_sets_have_the_same_keys():
             r"renderers.sample.height: .*multiple of 16 .*found 250",
         ),
         (
-            "key_step: 8, background: base",
+            "key_step: 4, background: base",
             "key_step: 5, background: base",
             r"renderers.sample: batch sample has no key",
         ),
