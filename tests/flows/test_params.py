@@ -69,9 +69,9 @@ def test_all_sets_have_the_same_keys():
         ),
         ("flow-4: {batch: sample", "flow-4: {batch: simple", r"renders.flow-4: batch simple has no key step 4"),
         (
-            "height: 256, width: 144",
-            "height: 250, width: 144",
-            r"renderers.sample.height: .*multiple of 16 .*found 250",
+            "height: 192, width: 112",
+            "height: 190, width: 112",
+            r"renderers.sample.height: .*multiple of 16 .*found 190",
         ),
         (
             "key_step: 4, background: base",
