@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_ends_with_the_weights_of_one_that_was_not(passes
 
 def test_it_learns_to_paint_what_the_background_does_not_show():
     judged = held_out()
-    config = replace(CONFIG, num_steps=60, grow_every=None, weights=NOT_JUDGED, log_every=30, evaluate_every=30)
+    config = replace(CONFIG, num_steps=40, grow_every=None, weights=NOT_JUDGED, log_every=20, evaluate_every=20)
     torch.manual_seed(0)
     generator, discriminator = Generator(replace(GENERATOR, paints_change=True)), Discriminator(DISCRIMINATOR)
     before = judged.score(generator)
