@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from models.checkpoint import CheckpointError, build_network, save
-from models.lpips import find_weights
 from models.measures import Image, person_mask
 from models.renderer.discriminator import Discriminator
 from models.renderer.generator import Generator
@@ -39,6 +38,7 @@ class RendererTraining:
     licences: of each video.  generator, discriminator: their configs' fields.
     vgg: the file with VGG-19's weights; one that is called no-model = the perceptual term is off.
     state: the file in which a run that is cut off is kept.
+    has_lpips: its weights are installed; they shape what is logged, and no weight.
     """
 
     samples: Path
@@ -51,6 +51,7 @@ class RendererTraining:
     vgg: Path
     state: Path
     threads: int
+    has_lpips: bool
 
     def facts(self) -> dict[str, Any]:
         """The settings that shape the weights, as plain values."""
@@ -150,15 +151,6 @@ def read_perceptual(training: RendererTraining) -> PerceptualLoss | None:
         raise SourceError(f"train_renderer.vgg: {error}; or name data/raw/embedded/{NO_MODEL}") from error
 
 
-def has_lpips() -> bool:
-    """Whether LPIPS's weights are installed."""
-    try:
-        find_weights()
-    except WeightsError:
-        return False
-    return True
-
-
 def hold_out(samples: RendererSamples, found: TrainingSet, training: RendererTraining) -> HeldOut:
     """What is held out, with the person's area as the evaluation of renders has it: the matte and the skeleton."""
     batches, people = [], []
@@ -172,7 +164,7 @@ def hold_out(samples: RendererSamples, found: TrainingSet, training: RendererTra
             people.append(person_mask(matte, joints_px_KJD[key], *size, _PERSON_MARGIN_TORSO_SHARE, torso_px))
         batches.append(batch)
     try:
-        return HeldOut(batches, people, has_lpips=has_lpips())
+        return HeldOut(batches, people, has_lpips=training.has_lpips)
     except WeightsError as error:
         raise ToolError(str(error)) from error
     except ValueError as error:

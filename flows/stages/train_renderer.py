@@ -16,9 +16,9 @@ from models.training import OptimiserConfig
 from tasks.catalog import read_catalog
 from tasks.items import hash_file
 from tasks.tables import list_tables
-from tasks.train_renderer import NO_MODEL, RendererTraining, has_lpips, train_renderer
+from tasks.train_renderer import NO_MODEL, RendererTraining, train_renderer
 
-TOOLS = ("numpy", "opencv", "pyarrow", "torch")
+TOOLS = ("lpips", "numpy", "opencv", "pyarrow", "torch")
 
 
 def run(stage: Stage) -> None:
@@ -41,12 +41,13 @@ def run(stage: Stage) -> None:
         vgg=vgg,
         state=state,
         threads=params.threads,
+        has_lpips="lpips" in stage.tools,
     )
     say(f"{stage.label}: {params.num_steps} steps of {params.batch_size} samples, {wanted.height} x {wanted.width} px")
     if params.weights.perceptual and vgg.name == NO_MODEL:
         say(f"{stage.label}: no VGG-19 weights (train_renderer.vgg): the perceptual term is off")
-    if not has_lpips():
-        say(f"{stage.label}: LPIPS's weights are not installed (make extras): its measure is left out")
+    if not training.has_lpips:
+        say(f"{stage.label}: LPIPS's weights are not installed: its measure is left out")
     metrics = Path("metrics/train_renderer", stage.item)
     out = stage.data("models", "renderer", stage.item)
     with LiveLog(stage.label, metrics, state.with_suffix(".jsonl"), params.num_steps) as log:

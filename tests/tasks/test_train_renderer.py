@@ -61,6 +61,7 @@ def training(tmp_path):
         vgg=tmp_path / "no-model",
         state=tmp_path / "state.safetensors",
         threads=1,
+        has_lpips=False,
     )
 
 
