@@ -67,7 +67,8 @@ class NeuralPair:
     """The gap after a key frame, rendered frame by frame: what was made of one is seen beside the next.
 
     The network works at its own size. There it makes a picture and a mask of where that goes; both are brought to the
-    clip's size and laid over the background there, which so keeps its own sharpness. Source: paper, section 3.2.
+    clip's size and laid over the background there, which so keeps its own sharpness. Of a generator that paints a change
+    of the background it is the change that is brought to the clip's size. Source: paper, section 3.2.
     """
 
     def __init__(self, key: ImageArray, renderer: Renderer) -> None:
@@ -91,11 +92,15 @@ class NeuralPair:
         joints_TJD = scale_joints(joints_px_JD[None], (self._size[0], self._size[1]), (height, width))
         label_BCHW = torch.from_numpy(draw_labels(joints_TJD, height, width))
         with torch.inference_mode():
-            made = generator.generate(label_BCHW, self._to_network(background), self._previous_BCHW)
+            behind_BCHW = self._to_network(background)
+            made = generator.generate(label_BCHW, behind_BCHW, self._previous_BCHW)
         self._previous_BCHW = made.fused_BCHW
-        painted_HWC = self._to_clip((made.raw_BCHW[0].flip(0) + 1) * 127.5)
         mask_HW = self._to_clip(made.mask_B1HW[0])[..., None]
-        fused_HWC = painted_HWC * mask_HW + background * (1 - mask_HW)
+        if generator.config.paints_change:
+            fused_HWC = background + self._to_clip((made.fused_BCHW - behind_BCHW)[0].flip(0) * 127.5)
+        else:
+            painted_HWC = self._to_clip((made.raw_BCHW[0].flip(0) + 1) * 127.5)
+            fused_HWC = painted_HWC * mask_HW + background * (1 - mask_HW)
         image = np.asarray(np.clip(np.rint(fused_HWC), 0, 255), np.uint8)
         return RenderedFrame(image, float(mask_HW.mean(dtype=np.float64)))
 

@@ -150,6 +150,8 @@ def train(
     )
     first_step, values = run.load(state, accelerator.device) if state and state.is_file() else (0, {})
     choice = _Choice(*(values.pop(name, None) for name in _Choice.NAMES))
+    if not first_step:  # what is not trained competes too: a generator that paints a change paints its background
+        choice.take(_share(accelerator, score(average)["score"] if accelerator.is_main_process else 0.0), 0)
     sums = LossSums(config.log_every, values)
     steps = range(first_step, first_step if choice.is_over(config.patience) else config.num_steps)
     done = first_step

@@ -77,7 +77,7 @@ def test_wrong_params_tools_and_catalogues_are_refused_before_any_work(sandbox):
 
     assert "params.yaml: render.crff: is not known" in changed("params.yaml", "  crf: 16", "  crf: 16\n  crff: 1")
     assert "tools.yaml: opencv is" in changed("tools.yaml", "opencv: 5", "opencv: 4")
-    assert "clips.csv row 2, column last: frame 990" in changed("catalog/sample/clips.csv", "51,91,", "51,990,")
+    assert "clips.csv row 2, column last: frame 990" in changed("catalog/sample/clips.csv", "51,99,", "51,990,")
 
 
 def test_params_use_replaces_on_a_clean_tree_only(sandbox):
