@@ -253,7 +253,7 @@ class BackgroundSet(Section):
 class RendererSet(Section):
     batch: Name
     videos: list[str]
-    split: Literal["train", "test"]
+    split: Literal["train", "test", "all"]
     key_step: KeyStep
     background: Literal["base", "warp"]
     base: Literal["rife", "flow"] = "rife"

@@ -79,7 +79,7 @@ class SamplesPlan:
 
 
 def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Sequence[str]) -> dict[str, Path]:
-    """The clips that a renderer is trained on: those of a split, and of these videos (none = all). Clip -> table.
+    """Clip -> table of what a renderer is trained on: the clips of a split, or all, of these videos (none = all).
 
     Raises: ParamsError where a video has no such clip, or nothing is left.
     """
@@ -87,7 +87,7 @@ def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Seque
     seen: set[str] = set()
     for path in clips:
         facts = read_facts("clip", path)
-        if facts["split"] == split:
+        if split in ("all", facts["split"]):
             seen.add(facts["video"])
             if not videos or facts["video"] in videos:
                 found[path.stem] = path

@@ -67,8 +67,8 @@ class NeuralPair:
     """The gap after a key frame, rendered frame by frame: what was made of one is seen beside the next.
 
     The network works at its own size. There it makes a picture and a mask of where that goes; both are brought to the
-    clip's size and laid over the background there, which so keeps its own sharpness. Of a generator that paints a change
-    of the background it is the change that is brought to the clip's size. Source: paper, section 3.2.
+    clip's size and laid over the background there, which so keeps its own sharpness. Of a generator that paints a
+    change of the background it is the change that is brought to the clip's size. Source: paper, section 3.2.
     """
 
     def __init__(self, key: ImageArray, renderer: Renderer) -> None:
