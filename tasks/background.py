@@ -24,6 +24,9 @@ from tasks.tables import (
 )
 
 
+ITEM_FRAMES = 24  # frames between keys: some 20 s of the slowest method's work
+
+
 @dataclass(frozen=True)
 class BackgroundSpec:
     """Keys first_key..last_key-1 of a clip, each with the gap after it; key k is row k * key_step."""
@@ -48,8 +51,11 @@ def count_keys(num_rows: int, key_step: int) -> int:
 
 
 def runs_of_keys(num_keys: int, key_step: int, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Key spans [first, last) whose pictures an item may hold; they cover keys 0..num_keys-1."""
-    length = max(1, frames_per_chunk(height, width) // (2 * key_step))
+    """Key spans [first, last) of items: their pictures fit into memory, and a short clip is shared among workers too.
+
+    They cover keys 0..num_keys-1.
+    """
+    length = max(1, min(frames_per_chunk(height, width) // 2, ITEM_FRAMES) // key_step)
     for first in range(0, num_keys, length):
         yield first, min(num_keys, first + length)
 
