@@ -67,7 +67,7 @@ def test_all_sets_have_the_same_keys():
             "key_steps: [4, 1]\n    o",
             r"batches.sample.key_steps.1: .*greater than or equal to 2",
         ),
-        ("flow-4: {batch: sample", "flow-4: {batch: simple", r"renders.flow-4: batch simple has no key step 4"),
+        ("flow-8: {batch: sample", "flow-8: {batch: simple", r"renders.flow-8: batch simple has no key step 8"),
         (
             "height: 192, width: 112",
             "height: 190, width: 112",
