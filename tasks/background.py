@@ -23,7 +23,6 @@ from tasks.tables import (
     write_table,
 )
 
-
 ITEM_FRAMES = 24  # frames between keys: some 20 s of the slowest method's work
 
 
