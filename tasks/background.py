@@ -52,11 +52,12 @@ def count_keys(num_rows: int, key_step: int) -> int:
 def runs_of_keys(num_keys: int, key_step: int, height: int, width: int) -> Iterator[tuple[int, int]]:
     """Key spans [first, last) of items: their pictures fit into memory, and a short clip is shared among workers too.
 
-    They cover keys 0..num_keys-1.
+    They cover keys 0..num_keys-1; the last key, which has no gap after it, goes with the one before.
     """
     length = max(1, min(frames_per_chunk(height, width) // 2, ITEM_FRAMES) // key_step)
-    for first in range(0, num_keys, length):
-        yield first, min(num_keys, first + length)
+    for first in range(0, max(1, num_keys - 1), length):
+        last = first + length
+        yield first, num_keys if last >= num_keys - 1 else last
 
 
 def plan_background(path: Path, key_step: int, key: Callable[..., str]) -> BackgroundPlan:
