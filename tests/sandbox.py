@@ -117,7 +117,8 @@ def set_batches(
         lines += [
             f"  {batch}-{method}-{key_step}:"
             f" {{batch: {batch}, split: test, key_step: {key_step}, motion: robust,"
-            f" motion_model: data/raw/embedded/no-model, renderer: data/raw/embedded/no-model, method: {method}}}"
+            f" motion_model: data/raw/embedded/no-model, renderer: data/raw/embedded/no-model, method: {method},"
+            f" base: flow}}"
             for method in methods
         ]
     sandbox.write("params.yaml", "\n".join(lines) + "\n")

@@ -13,6 +13,7 @@ from tasks.video import ffmpeg_path
 from tests.tasks.motion_report_samples import MAE, motion_files, provenance, write_motion
 
 OPTIONS = {
+    "worst_frames": 0,
     "skipped": {},
     "commands": ["inbetween repro"],
     "media_height": 480,

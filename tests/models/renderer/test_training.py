@@ -183,7 +183,7 @@ def test_passes_differ_in_cost_and_hardly_in_what_is_learnt():
 
 
 def test_training_ends_when_the_score_has_stopped_to_grow_and_keeps_the_best(tmp_path):
-    scores = iter([1.0, 3.0, 2.0, 2.5, 9.0])
+    scores = iter([0.5, 1.0, 3.0, 2.0, 2.5, 9.0])  # the first is the untrained generator's
     seen = []
 
     def score(generator):
@@ -194,11 +194,24 @@ def test_training_ends_when_the_score_has_stopped_to_grow_and_keeps_the_best(tmp
     config = replace(CONFIG, num_steps=50, evaluate_every=1, log_every=50, save_every=50, patience=2)
     result, logged = run(config, state, score=score)
     assert (result.last_step, result.best_step) == (4, 2)
-    assert all(torch.equal(value, seen[1][name]) for name, value in result.generator.state_dict().items())
+    assert all(torch.equal(value, seen[2][name]) for name, value in result.generator.state_dict().items())
     assert logged[-1][1].keys() > {"score", "total"}
     again, nothing = run(config, state, score=score)
     assert (again.first_step, again.last_step, nothing) == (4, 4, [])
     assert same(again.generator, result.generator)
+
+
+def test_training_that_makes_it_worse_keeps_the_start():
+    scores = iter([3.0, 2.0, 1.0])
+    seen = []
+
+    def score(generator):
+        seen.append({name: value.clone() for name, value in generator.state_dict().items()})
+        return {"score": next(scores)}
+
+    result, _ = run(replace(CONFIG, num_steps=2, evaluate_every=1, log_every=2, save_every=2), None, score=score)
+    assert (result.last_step, result.best_step) == (2, 0)
+    assert all(torch.equal(value, seen[0][name]) for name, value in result.generator.state_dict().items())
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step():
