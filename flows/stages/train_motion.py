@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from flows.live import LiveLog
+from flows.live import LiveLog, forget_run, log_nothing
 from flows.mapping import run_ranks
 from flows.params import TrainMotionParams
 from flows.progress import say
@@ -29,7 +29,7 @@ def run(stage: Stage) -> None:
     key = stage.key(params, shards, [hash_file(path) for path in sorted(start.glob("*")) if path.is_file()])
     state = STATE / "training" / f"{key}.safetensors"
     if stage.store.is_fresh:
-        _forget(state)
+        forget_run(state)
     training = MotionTraining(
         train=folders["train"],
         test=folders["test"],
@@ -52,15 +52,10 @@ def run(stage: Stage) -> None:
     with LiveLog(stage.label, Path("metrics/train_motion"), state.with_suffix(".jsonl"), params.num_steps) as log:
         run_ranks(
             partial(train_motion, training, Path("data/models/motion"), log),
-            partial(train_motion, training, None, _no_log),
+            partial(train_motion, training, None, log_nothing),
             params.processes,
         )
-    _forget(state)
-
-
-def _forget(state: Path) -> None:
-    for path in (state, state.with_suffix(".jsonl")):
-        path.unlink(missing_ok=True)
+    forget_run(state)
 
 
 def _samples(params: TrainMotionParams) -> Samples:
@@ -72,7 +67,3 @@ def _samples(params: TrainMotionParams) -> Samples:
         return SampleConfig(**values | {name: tuple(values[name]) for name in ("rates", "rate_shares")})
     except ValueError as error:
         raise ParamsError(f"params.yaml: train_motion.{section}: {error}") from error
-
-
-def _no_log(step: int, values: object) -> None:
-    del step, values

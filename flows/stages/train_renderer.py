@@ -1,14 +1,16 @@
 """Stage train_renderer: one renderer's generator on its training set, into data/models/renderer/R."""
 
+import json
 from functools import partial
 from pathlib import Path
 
-from flows.live import LiveLog
+from flows.live import LiveLog, forget_run, log_nothing
 from flows.mapping import run_ranks
 from flows.params import TrainRendererParams
 from flows.progress import say
 from flows.project import ROOT, STATE
 from flows.stage import Stage
+from models.checkpoint import PROVENANCE
 from models.renderer.losses import LossWeights
 from models.renderer.samples import SampleSettings
 from models.renderer.training import RendererTrainConfig
@@ -29,7 +31,7 @@ def run(stage: Stage) -> None:
     key = stage.key(params, samples.model_dump(), hashes)
     state = STATE / "training" / f"{key}.safetensors"
     if stage.store.is_fresh:
-        _forget(state)
+        forget_run(state)
     training = RendererTraining(
         samples=folder,
         licences={name: video.licence for name, video in read_catalog(ROOT, wanted.batch).videos.items()},
@@ -53,10 +55,12 @@ def run(stage: Stage) -> None:
     with LiveLog(stage.label, metrics, state.with_suffix(".jsonl"), params.num_steps) as log:
         run_ranks(
             partial(train_renderer, training, out, metrics / "held_out.png", log),
-            partial(train_renderer, training, None, None, _no_log),
+            partial(train_renderer, training, None, None, log_nothing),
             params.processes,
         )
-    _forget(state)
+    forget_run(state)
+    if not json.loads((out / PROVENANCE).read_text())["steps"]["best"]:
+        say(f"{stage.label}: no step was better than the start on the keys held out: the start is kept")
 
 
 def _config(params: TrainRendererParams, num_frames: int) -> RendererTrainConfig:
@@ -75,12 +79,3 @@ def _config(params: TrainRendererParams, num_frames: int) -> RendererTrainConfig
         evaluate_every=params.evaluate_every,
         patience=params.patience,
     )
-
-
-def _forget(state: Path) -> None:
-    for path in (state, state.with_suffix(".jsonl")):
-        path.unlink(missing_ok=True)
-
-
-def _no_log(step: int, values: object) -> None:
-    del step, values

@@ -24,6 +24,7 @@ from models.renderer.keys import FloatArray, ImageArray, WeightsError
 Float32Array = npt.NDArray[np.float32]
 
 CELLS_PER_TORSO = 42.0
+LEAST_MOTION = 0.06  # torso: where nothing moves farther between the keys, frames are the base's
 WEIGHTS = Path(__file__).with_name("chooser.safetensors")
 
 FEATURES = (
@@ -56,7 +57,6 @@ FEATURES = (
 _LEVELS = 20.0  # of 255: a difference of so many counts 1
 _MOTION_GAIN = 5.0  # a motion of a fifth of a torso counts 1
 _HIGHEST = 4.0  # of any feature
-_LEAST_MOTION = 0.3  # .06 of a torso: below, frames are the base's
 _LEAST_PULL = 0.01
 _REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))  # cells: an eighth of a torso each way
 _FINE_CELLS, _COARSE_CELLS, _DETAIL_CELLS = 1.0, 4.0, 2.0
@@ -195,7 +195,8 @@ def load_chooser(base: str) -> Chooser:
 def _near_motion(features_Fhw: Float32Array) -> Float32Array:
     """(h, w) 1 around what moves, or has moved; 0 elsewhere, where the frame is the base's to the pixel."""
     motion_hw, pull_hw, left_hw = features_Fhw[:3]
-    is_moving_hw = (np.where(pull_hw > _LEAST_PULL, motion_hw, 0) > _LEAST_MOTION) | (left_hw > _LEAST_MOTION)
+    least = LEAST_MOTION * _MOTION_GAIN
+    is_moving_hw = (np.where(pull_hw > _LEAST_PULL, motion_hw, 0) > least) | (left_hw > least)
     reached_hw: Float32Array = cv2.dilate(is_moving_hw.astype(np.float32), _REACH)
     return reached_hw
 

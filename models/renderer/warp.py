@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.renderer.camera import FIXED, Homography, displacement, find_camera
-from models.renderer.chooser import Chooser, Posed, load_chooser, measure
+from models.renderer.chooser import LEAST_MOTION, Chooser, Posed, load_chooser, measure
 from models.renderer.flow import FlowPair, FlowResult
 from models.renderer.keys import FloatArray, ImageArray, KeyPair, RenderedFrame
 from models.skeleton import Joint, is_seen
@@ -99,7 +99,6 @@ class WarpSettings:
     astray_high: float = 0.17  # ... and from here on surely
     person_matte: float = 0.25  # share: above it a pixel of a key hides the background
     background_far: float = 0.03  # torso: distance to such a pixel from which the background is fully trusted
-    motion_least: float = 0.06  # torso: where no joint moves farther between the keys, frames are the base's
     seam: float = 0.1  # torso: width of the edge of the region, over which the posed picture fades
 
 
@@ -196,7 +195,7 @@ class WarpPair:
         self._shows_background = camera is not None and all(matte is not None for matte in keys.mattes)
         self._camera = camera or FIXED
         self._fastest_px = self._move_fastest()
-        self._is_moving = bool(self._fastest_px[-1] > self._settings.motion_least * self._torso_px)
+        self._is_moving = bool(self._fastest_px[-1] > LEAST_MOTION * self._torso_px)
 
     def at(self, t: float, joints_px_JD: FloatArray) -> RenderedFrame:
         """The frame at t.
@@ -236,7 +235,7 @@ class WarpPair:
             motion_px_HWD = motion_px_HWD - (camera_px_KHWD[0] - camera_px_KHWD[1]) * (flow.pull_HW > 0)[..., None]
         motion_px_HW = np.hypot(motion_px_HWD[..., 0], motion_px_HWD[..., 1])
         left_px_HW = self._left(key_flows, box, camera_px_KHWD)
-        least_px = self._settings.motion_least * self._torso_px
+        least_px = LEAST_MOTION * self._torso_px
         if not (motion_px_HW > least_px).any() and not (left_px_HW > least_px).any():
             return Composition(plain, box)
         behind_HWC, shown_HW = self._background(box, t, camera_px_KHWD, plain_part.image)

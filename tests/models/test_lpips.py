@@ -289,7 +289,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch):
-    monkeypatch.setattr("models.lpips.find_spec", lambda name: None)
+    monkeypatch.setattr("models.renderer.keys.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=f"the package {PACKAGE} could not be had .* run `make env` again"):
         find_weights()
 

@@ -55,6 +55,12 @@ def test_renders_do_not_depend_on_the_frames_that_were_left_out(sandbox):
         sandbox.run("inbetween", "stage", name, item)
     render = sandbox.root / "data/renders/batch-warp-8/cut.parquet"
     before, seen = render.read_bytes(), read_passes(sandbox)
+    table = Table("render", render)
+    share, is_made = table.column("posed_share"), table.column("origin") == "generated"
+    assert table.metadata["base"] == "flow"
+    assert ((share >= 0) & (share < 0.5)).all()
+    assert (share[is_made] > 0).any()
+    assert not share[~is_made].any()
     hide_frames(sandbox)
     sandbox.env["INBETWEEN_FRESH"] = "1"
     for name, item in stages:

@@ -9,7 +9,7 @@ import torch
 
 from models.renderer.flow import FlowPair, blend
 from models.renderer.keys import RIFE_PACKAGE, KeyPair, WeightsError, find_rife_weights
-from models.renderer.methods import render_between
+from models.renderer.methods import available_base, load_base, render_between
 from models.renderer.rife import RifePair, _to_picture, load_rife
 from tests.models.renderer.scenes import psnr, square_at
 
@@ -84,6 +84,14 @@ def test_a_missing_package_names_the_remedy(monkeypatch):
     monkeypatch.setattr("models.renderer.keys.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="run `make env` again where the package index has it"):
         find_rife_weights()
+
+
+def test_without_the_package_flow_takes_its_place(monkeypatch):
+    assert available_base("flow") == "flow"
+    monkeypatch.setattr("models.renderer.keys.find_spec", lambda name: None)
+    assert available_base("rife") == "flow"
+    with pytest.raises(ValueError, match="no base interpolator 'magic'; there are rife, flow"):
+        load_base("magic")
 
 
 def test_reading_the_weights_runs_nothing(tmp_path):
