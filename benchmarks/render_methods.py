@@ -151,7 +151,7 @@ def _score(
     step: int,
 ) -> Clip:
     """Render a clip from its keys, and compare it with the frames between."""
-    settings = RenderSettings(step, arguments.motion, "warp", MOTION_MODEL, "flow", "", "flow")
+    settings = RenderSettings(step, arguments.motion, "warp", MOTION_MODEL, "flow", "", "base")
     key_rows = np.arange(0, len(images), step)
     rows = np.arange(key_rows[-1] + 1)
     keys_TJD, truth_TJD = observed.repaired(), truth.repaired()

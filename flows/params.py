@@ -269,7 +269,7 @@ class RenderSet(Section):
     motion_model: str
     method: Literal["blend", "flow", "rife", "warp", "neural"]
     renderer: str
-    background: Literal["flow", "rife", "warp"] = "warp"
+    background: Literal["base", "warp"] = "warp"
     base: Literal["rife", "flow"] = "rife"
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from models.motion.classical import interpolate_joints, repair_keys
 from models.renderer.keys import WeightsError
-from models.renderer.methods import Background, Base, KeyPair, render_between, render_neural
+from models.renderer.methods import Base, KeyPair, render_between, render_neural
 from models.skeleton import is_seen, torso_length
 from tasks.background import count_keys, runs_of_keys, share
 from tasks.errors import SourceError, TableError, ToolError
@@ -31,6 +31,7 @@ from tasks.video import write_mp4
 
 Motion = Literal["linear", "cubic", "robust", "learned"]
 Method = Literal["blend", "flow", "rife", "warp", "neural"]
+Background = Literal["base", "warp"]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -39,7 +40,8 @@ class RenderSettings:
     """motion_model: the checkpoint folder of a learned motion; not read by another motion.
 
     base: the interpolator that warp works over.
-    renderer: the checkpoint folder of neural, which paints over frames of the method `background`; of no other.
+    renderer: the checkpoint folder of neural, which paints over `background`; of no other method.
+    background: base = the pictures of stage background | warp = those of the method, over `base`.
     """
 
     key_step: int
@@ -64,17 +66,20 @@ class RenderSettings:
         return self.method == "warp" or (self.method == "neural" and self.background == "warp")
 
     @property
+    def reads_backgrounds(self) -> bool:
+        return self.method == "flow" or (self.method == "neural" and self.background == "base")
+
+    @property
     def needs_poses(self) -> bool:
         return self.method in ("warp", "neural")
 
     def inputs(self, poses: Path, backgrounds: Path) -> list[Path]:
         """Those of a clip's tables, and of the motion model's files, that the method reads."""
-        if self.method in ("blend", "rife"):
-            return []
-        if self.method == "flow":
-            return [backgrounds]
-        motion = sorted(Path(self.motion_model).glob("*")) if self.motion == "learned" else []
-        return [poses, *motion, *self.renderer_files()]
+        found = [backgrounds] if self.reads_backgrounds else []
+        if self.needs_poses:
+            motion = sorted(Path(self.motion_model).glob("*")) if self.motion == "learned" else []
+            found += [poses, *motion, *self.renderer_files()]
+        return found
 
     def renderer_files(self) -> list[Path]:
         return sorted(Path(self.renderer).glob("*")) if self.method == "neural" else []
@@ -134,7 +139,7 @@ def plan_render(
         last_row = (num_keys - 1) * step
         joints = predict_joints(times[: last_row + 1 : step], key_joints, times[: last_row + 1], settings)
         torso_px = torso_length(key_joints)
-    if settings.method == "flow":
+    if settings.reads_backgrounds:
         background = Table("background", background_path)
     items = []
     for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
@@ -261,13 +266,9 @@ def _between(
     step, method = spec.settings.key_step, spec.settings.method
     start, end = number * step, (number + 1) * step
     between = range(start + 1, end)
+    behind = _read_backgrounds(spec, frames[start + 1 : end]) if spec.settings.reads_backgrounds else []
     if method == "flow":  # the interpolated picture itself
-        table = Table("background", spec.background_path)
-        row_of = _background_rows(table, frames[start + 1 : end])
-        missing = [int(frames[row]) for row in between if int(frames[row]) not in row_of]
-        if missing:
-            raise TableError(f"{spec.background_path}: lacks frame {missing[0]}; run background again")
-        yield from ((row, table.read_picture(row_of[int(frames[row])]), 0.0) for row in between)
+        yield from ((row, picture, 0.0) for row, picture in zip(between, behind, strict=True))
         return
     pair = KeyPair(decode_png(picture_0), decode_png(picture_1))
     if spec.settings.needs_poses:
@@ -288,13 +289,27 @@ def _between(
     try:
         if method == "neural":
             assert joints is not None
-            settings = spec.settings
-            made = render_neural(pair, wanted, joints, Path(settings.renderer), settings.background, settings.base)
+            pictures = (
+                [decode_png(picture) for picture in behind]
+                if behind
+                else [frame.image for frame in render_between("warp", pair, wanted, joints, spec.settings.base)]
+            )
+            made = render_neural(pair, joints, pictures, Path(spec.settings.renderer))
         else:
             made = render_between(method, pair, wanted, joints, spec.settings.base)
     except WeightsError as error:
         raise ToolError(str(error)) from error
     yield from ((row, encode_png(image), share) for row, (image, share) in zip(between, made, strict=True))
+
+
+def _read_backgrounds(spec: RenderSpec, frames: npt.NDArray[np.int32]) -> list[bytes]:
+    """The "render" background of each frame, PNG. Raises: TableError where one is missing."""
+    table = Table("background", spec.background_path)
+    row_of = _background_rows(table, frames)
+    missing = [int(frame) for frame in frames if int(frame) not in row_of]
+    if missing:
+        raise TableError(f"{spec.background_path}: lacks frame {missing[0]}; run background again")
+    return [table.read_picture(row_of[int(frame)]) for frame in frames]
 
 
 def _mattes(spec: RenderSpec, number: int) -> tuple[Image | None, Image | None]:

@@ -11,13 +11,12 @@ from typing import Literal
 
 from models.renderer.chooser import load_chooser
 from models.renderer.flow import FlowPair, blend
-from models.renderer.keys import FloatArray, KeyPair, RenderedFrame, WeightsError, find_rife_weights
+from models.renderer.keys import FloatArray, ImageArray, KeyPair, RenderedFrame, WeightsError, find_rife_weights
 from models.renderer.warp import BaseInterpolator, WarpPair
 
 __all__ = [
     "BASES",
     "RENDER_METHODS",
-    "Background",
     "Base",
     "KeyPair",
     "RenderMethod",
@@ -31,7 +30,6 @@ Joints = Sequence[FloatArray] | None
 RenderMethod = Callable[[KeyPair, Sequence[float], Joints, str], list[RenderedFrame]]
 
 Base = Literal["rife", "flow"]
-Background = Literal["flow", "rife", "warp"]
 BASES: tuple[Base, ...] = ("rife", "flow")  # the better first
 
 
@@ -105,24 +103,18 @@ def render_between(
 
 
 def render_neural(
-    keys: KeyPair,
-    times: Sequence[float],
-    joints_px: Sequence[FloatArray],
-    renderer: Path,
-    background: Background = "warp",
-    base: str = "flow",
+    keys: KeyPair, joints_px: Sequence[FloatArray], behind: Sequence[ImageArray], renderer: Path
 ) -> list[RenderedFrame]:
-    """The same by a trained renderer, which sees of each frame what it made of the one before.
+    """The frames between two keys by a trained renderer, which sees of each frame what it made of the one before.
 
     Args:
-        times: rising, of frames that follow one another.
+        joints_px: (19, 3) predicted joints of each frame, in the order of time.
+        behind: the picture of each frame that is painted over: an interpolated one, or warp's.
         renderer: its checkpoint folder.
-        background: the method that makes what is painted over.
 
-    Raises: as render_between; WeightsError where the renderer cannot be read.
+    Raises: WeightsError where the renderer cannot be read.
     """
     from models.renderer.neural import NeuralPair, load_renderer  # here: torch takes seconds to import
 
-    behind = render_between(background, keys, times, joints_px, base)
     pair = NeuralPair(keys.image_0, load_renderer(renderer))
-    return [pair.next(joints_JD, frame.image) for joints_JD, frame in zip(joints_px, behind, strict=True)]
+    return [pair.next(joints_JD, image) for joints_JD, image in zip(joints_px, behind, strict=True)]

@@ -7,17 +7,17 @@ import pytest
 
 from tasks.render import RenderSettings
 
-WARP = RenderSettings(8, "robust", "warp", "data/models/motion", "rife", "data/models/renderer/r", "flow")
+WARP = RenderSettings(8, "robust", "warp", "data/models/motion", "rife", "data/models/renderer/r", "base")
 POSES, BACKGROUNDS = Path("poses.parquet"), Path("backgrounds.parquet")
 
 
 @pytest.mark.parametrize(
     ("method", "background", "said"),
     [
-        ("blend", "flow", set()),
-        ("flow", "flow", set()),
-        ("warp", "flow", {"base"}),
-        ("neural", "flow", {"renderer", "background"}),
+        ("blend", "base", set()),
+        ("flow", "base", set()),
+        ("warp", "base", {"base"}),
+        ("neural", "base", {"renderer", "background"}),
         ("neural", "warp", {"renderer", "background", "base"}),
     ],
 )
@@ -35,4 +35,6 @@ def test_each_method_reads_its_own_files(tmp_path):
     learned = replace(WARP, motion="learned", motion_model=str(tmp_path))
     assert learned.inputs(POSES, BACKGROUNDS) == [POSES, *motion]
     neural = replace(WARP, method="neural", renderer=str(renderer))
-    assert neural.inputs(POSES, BACKGROUNDS) == [POSES, *motion]
+    assert neural.inputs(POSES, BACKGROUNDS) == [BACKGROUNDS, POSES, *motion]
+    over_warp = replace(neural, background="warp")
+    assert over_warp.inputs(POSES, BACKGROUNDS) == [POSES, *motion]

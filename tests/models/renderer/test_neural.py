@@ -124,16 +124,14 @@ def test_what_is_no_renderer_is_one_line(tmp_path):
     refused(damaged, "not a readable safetensors file")
 
 
-@pytest.mark.parametrize("background", ["flow", "warp"])
-def test_it_paints_over_the_frames_of_another_method(tmp_path, background):
+def test_it_paints_over_the_pictures_given_one_after_the_other(tmp_path):
     folder = make_folder(tmp_path / "r", size=(64, 64))
     image_0, image_1 = pictures(2, 64, 64)
     joints_KJD = poses(2)
     keys = KeyPair(image_0, image_1, joints_0_px_JD=joints_KJD[0], joints_1_px_JD=joints_KJD[1], torso_px=20.0)
-    times = [0.25, 0.5]
-    behind = render_between(background, keys, times, joints_KJD, "flow")
+    behind = [frame.image for frame in render_between("flow", keys, [0.25, 0.5], joints_KJD, "flow")]
     pair = NeuralPair(image_0, load_renderer(folder))
-    expected = [pair.next(joints_JD, frame.image) for joints_JD, frame in zip(joints_KJD, behind, strict=True)]
-    found = render_neural(keys, times, joints_KJD, Path(folder), background, "flow")
+    expected = [pair.next(joints_JD, image) for joints_JD, image in zip(joints_KJD, behind, strict=True)]
+    found = render_neural(keys, joints_KJD, behind, Path(folder))
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one.image, other.image)
