@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.signal import correlate
 
 from models.lpips import MIN_SIDE_PX, PACKAGE, Lpips, LpipsTruth, find_weights, load_lpips, lpips
 from models.renderer.keys import WeightsError
@@ -84,9 +83,10 @@ def features_in_numpy(image, weights) -> list:
             x = windows.max(axis=(-2, -1))[::2, ::2]
         conv = weights["AlexNet_0"][f"Conv_{layer}"]
         padded = np.pad(x, [(padding, padding), (padding, padding), (0, 0)])
-        kernels = np.moveaxis(conv["kernel"].astype(np.float64), 3, 0)
-        seen = np.stack([correlate(padded, kernel, "valid", "direct")[..., 0] for kernel in kernels], axis=-1)
-        x = np.maximum(seen[::stride, ::stride] + conv["bias"], 0)
+        kernel_HWIO = conv["kernel"].astype(np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel_HWIO.shape[:2], axis=(0, 1))
+        seen = np.einsum("ywihk,hkio->ywo", windows[::stride, ::stride], kernel_HWIO, optimize=True)
+        x = np.maximum(seen + conv["bias"], 0)
         found.append(x / (np.sqrt((x**2).sum(axis=-1, keepdims=True)) + 1e-10))
     return found
 
