@@ -89,17 +89,16 @@ def render(
     motion_model: Annotated[Path | None, typer.Option(help="folder of a motion network, for motion learned")] = None,
     audio: Annotated[_Audio | None, typer.Option(help="keep by default; with --slow drop, or stretch")] = None,
     frames: Annotated[Path | None, typer.Option(help="folder for every frame as PNG: frame_000000.png on")] = None,
-    crf: Annotated[
-        int | None, typer.Option(min=0, max=51, help="H.264 quality, lower is better; params.yaml's")
-    ] = None,
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="H.264 quality, lower is better")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
     overwrite: Annotated[bool, typer.Option(help="replace OUT if it exists")] = False,
 ) -> None:
-    """One video in, one at a higher frame rate or in slow motion out, with its sound; a table beside it tells every frame.
+    """One video in, one at a higher frame rate or in slow motion out, with its sound, and a table of its frames.
 
-    Every frame of IN is kept, and the frames between are made. Stopped or killed, the same command goes on where it was.
+    Every frame of IN stays, and the frames between are made. Stopped or killed, the same command goes on where it was.
     """
-    from flows.render_video import RenderOptions, read_pace, render_video
+    from flows.render_options import RenderOptions, read_pace
+    from flows.render_video import render_video
 
     options = RenderOptions(
         pace=read_pace(rate, fps, slow),

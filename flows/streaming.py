@@ -1,13 +1,14 @@
 """Work that comes in a stream: jobs are made one by one while processes do those before, a few of them waiting.
 
-flows/mapping.py is for work that is all there at once and may be many; here a job may hold pictures, so that no more than
-one a process and one more exist at a time.
+flows/mapping.py is for work that is all there at once and may be much; here a job may hold pictures, and no more jobs
+exist at a time than one a process and one more.
 """
 
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
 from multiprocessing.sharedctypes import Synchronized
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ def map_stream(
     on_advance: Advance,
     preload: Iterable[str] = (),
 ) -> None:
-    """Run `function(job, advance)` on every job, a process each, at most `workers` at a time.
+    """Run `function(job, advance)` on every job, a process each, at most `workers` at a time; one alone, here.
 
     Args:
         function: picklable; it calls `advance` with what it has finished.
@@ -42,6 +43,15 @@ def map_stream(
         preload: modules that the processes import once, together.
     Raises: the first error of a job; those at work are ended. ToolError where a process was killed.
     """
+    jobs = iter(jobs)
+    first, second = next(jobs, None), None
+    if workers > 1:
+        second = next(jobs, None)
+    if second is None:
+        for job in chain([first] if first is not None else [], jobs):
+            on_done(job, function(job, on_advance))  # a process of its own would cost more than it brings
+        return
+    assert first is not None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     done = context.Value("l", 0)
@@ -61,7 +71,7 @@ def map_stream(
                 on_done(job, future.result())
 
     try:
-        for job in jobs:
+        for job in chain([first, second], jobs):
             running[pool.submit(_call, function, job)] = job
             collect(workers)
         collect(0)

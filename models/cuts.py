@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.renderer.flow import FlowPair, Float32Array, ImageArray
+from models.renderer.flow import Float32Array, FlowPair, ImageArray
 
 THUMBNAIL_PX = 96  # longer side
 
-# Likeness 0..1 of two pictures after the flow. On the sample's footage neighbours up to half a second apart have .84 and
-# more, pans by a quarter of the width .63; pictures of different scenes have .40 and less, a whip pan too.
+# Likeness 0..1 of two pictures after the flow. On four real clips neighbours up to half a second apart have .84 and
+# more, pans by a quarter of the width .63; pictures of different scenes have .40 and less, and so has a whip pan.
 SURE = 0.50  # less: a cut, whatever is around
 POSSIBLE = 0.80  # less: a cut where the gaps around are much more alike inside ...
 CONTRAST = 3.0  # ... whose unlikeness is less than this part of it

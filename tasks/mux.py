@@ -64,9 +64,7 @@ def convert_sound(
             raise ToolError(f"{ffmpeg}: ffmpeg cannot be started ({error.strerror})") from error
         if done.returncode:
             reason = (done.stderr.strip() or "ffmpeg gave no reason").splitlines()[-1]
-            raise VideoError(
-                f"{source}: its sound ({codec}) cannot be converted ({reason}); run again with --audio drop"
-            )
+            raise VideoError(f"{source}: its sound ({codec}) cannot be converted ({reason}); use --audio drop")
         sounds.append(Sound(path, 0, _start_of_sound(source, index) * stretch))
     return sounds
 
@@ -154,7 +152,7 @@ def _video_packets(
     stream: Any,  # noqa: ANN401 (PyAV's)
     aspect: str,
 ) -> Iterator[_Timed]:
-    """(decode time s, order, packet) of all segments; a packet's decode time is the presentation time `delay` before."""
+    """(decode time s, order, packet) of all segments; each is decoded when the frame `delay` before is shown."""
     bounds = [*ticks_T.tolist(), end_tick]
     step = bounds[1] - bounds[0]
     done = 0

@@ -1,7 +1,7 @@
 """A run of key frames of any video and the frames after each: pictures in, a piece of video and its rows out.
 
-Keys pass as they are. Between two keys the frames are a rendering method's; where nobody is seen in one of them they are
-the base interpolator's; across a cut, and after the last key, the nearer key is held.
+Keys pass as they are. Between two keys the frames are a rendering method's, or the base interpolator's where nobody is
+seen in one of the two; across a cut, and after the last key, the nearer key is held.
 """
 
 import json
@@ -83,7 +83,7 @@ class Gap(NamedTuple):
 class RenderChunk:
     """pictures: file of (keys, H, W, 3) uint8, of the gaps' keys and the one after them where there is one.
 
-    mattes: of the same keys.  tick_s: s in a tick of the rendered video.
+    mattes: of the same keys.  tick_s: s in a tick of the rendered video.  first_tick: of the whole video.
     frames_folder: where every frame is written as PNG too; None = nowhere.
     """
 
@@ -94,6 +94,7 @@ class RenderChunk:
     parts: list[ShotPart]
     settings: RenderSettings
     tick_s: float
+    first_tick: int
     fps: Fraction
     crf: int
     ffmpeg: str
@@ -176,7 +177,7 @@ def _noted(
         rows.append(
             {
                 "frame": moment.frame,
-                "time": moment.tick * chunk.tick_s,
+                "time": (moment.tick - chunk.first_tick) * chunk.tick_s,
                 "source_time": gap.time_s + moment.share * gap.length_s,
                 "source_frame": frame.source,
                 "origin": frame.origin,

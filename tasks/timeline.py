@@ -1,7 +1,7 @@
 """Which frames a rendered video has, and when: from the key frames' own times, whatever they are.
 
-Times are counted in ticks, exactly. K keys; a gap is what lies between a key and the next one, the last key's gap what is
-left of its own time on the screen. A gap's first moment is its key.
+Times are counted in ticks, exactly. K keys; a gap is what lies between a key and the next one, the last key's gap what
+is left of its own time on the screen.
 """
 
 import math
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from tasks.errors import VideoError
 
-CHUNK_FRAMES = 48  # rendered frames of a chunk: half a minute to a minute of work
+# Rendered frames of a chunk, more in a longer video: few enough that short ones are shared among processes and a kill
+# costs at most a minute or two, many enough that the pieces, each with a key frame of H.264, stay small.
+MIN_CHUNK_FRAMES, MAX_CHUNK_FRAMES, NUM_CHUNKS = 16, 96, 32
 MAX_TICKS_PER_S = 10**9
 MIN_TICKS_PER_S = 10_000
 # A frame that is nearer to a key than this share of the new frames' distance is that key: sources round their times.
@@ -78,7 +80,7 @@ class Timeline:
         return self.key_fps * (self.pace.value if self.pace.kind == "rate" else 1)
 
     @cached_property
-    def times_K(self) -> npt.NDArray[np.float64]:
+    def key_times_s(self) -> npt.NDArray[np.float64]:
         """Of the keys, s from the first one."""
         times: npt.NDArray[np.float64] = (self.ticks_K - self.ticks_K[0]) * float(self.time_base)
         return times
@@ -147,12 +149,12 @@ class Timeline:
         return round(int(self.ticks_K[0]) * self.time_base / self.out_base) + number * int(step)
 
     def chunks(self, max_keys: int) -> list[range]:
-        """The gaps in runs: some CHUNK_FRAMES frames each, at most max_keys keys (the one after the last gap counts).
+        """The gaps in runs, of at most max_keys keys (the one after the last gap counts).
 
         They depend on the video and the pace alone.
         """
-        ratio = self.num_frames / self.num_keys
-        length = max(1, min(int(CHUNK_FRAMES / ratio), max_keys - 1))
+        num_frames = min(max(self.num_frames / NUM_CHUNKS, MIN_CHUNK_FRAMES), MAX_CHUNK_FRAMES)
+        length = max(1, min(int(num_frames * self.num_keys / self.num_frames), max_keys - 1))
         return [range(first, min(first + length, self.num_keys)) for first in range(0, self.num_keys, length)]
 
 
@@ -163,7 +165,7 @@ def check_ticks(path: object, ticks_K: npt.NDArray[np.int64]) -> None:
     for number, (before, after) in enumerate(pairwise(ticks_K.tolist())):
         if after <= before:
             raise VideoError(
-                f"{path}: frame {number + 1} is shown no later than frame {number}; re-encode the video with a frame rate"
+                f"{path}: frame {number + 1} is not shown after frame {number}; re-encode it with a frame rate first"
             )
 
 

@@ -1,7 +1,7 @@
 """Poses of every frame of a video of any length, shot by shot, from pictures that are decoded as they are needed.
 
-The chunks, who is followed through them, and which are done again are tasks/pose_passes.py's; here each shot is one pass,
-and the pictures of a few chunks at a time stand in a table beside the work while the estimator needs them.
+The chunks, who is followed through them, and which are done again are tasks/pose_passes.py's. Here each shot is one
+pass, and the pictures of a few chunks at a time stand in a table beside the work while the estimator needs them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
