@@ -7,13 +7,20 @@ Heavy imports stand inside the commands: `inbetween stage NAME` loads only what 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from flows.project import prepare_environment
 
 INTERRUPTED = 130
+
+# Of `render`, for its help; their modules are too heavy to import here.
+_Method = Literal["warp", "neural", "rife", "flow", "blend"]
+_Motion = Literal["learned", "robust", "cubic", "linear"]
+_Base = Literal["rife", "flow"]
+_Background = Literal["warp", "rife", "flow"]
+_Audio = Literal["keep", "stretch", "drop"]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -61,6 +68,53 @@ def demo() -> None:
     from flows.demo import run_demo
 
     run_demo()
+
+
+@app.command(epilog="Example: inbetween render dance.mp4 dance-slow.mp4 --slow 8")
+def render(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="any video that ffmpeg reads")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="the video to write: .mp4, .m4v, .mov or .mkv")],
+    rate: Annotated[
+        int | None, typer.Option(min=2, max=256, help="times the frames in the same time; 2 by default")
+    ] = None,
+    fps: Annotated[str | None, typer.Option(help="frames a second in the same time: 60, 59.94, 60000/1001")] = None,
+    slow: Annotated[
+        int | None, typer.Option(min=2, max=256, help="slow motion: times the frames at the same rate")
+    ] = None,
+    method: Annotated[_Method, typer.Option(help="what makes the frames between")] = "warp",
+    motion: Annotated[_Motion, typer.Option(help="what the person's joints do between the frames")] = "learned",
+    base: Annotated[_Base, typer.Option(help="what warp works over; flow where rife is not installed")] = "rife",
+    background: Annotated[_Background, typer.Option(help="what neural paints over")] = "warp",
+    renderer: Annotated[Path | None, typer.Option(help="folder of a trained renderer, for method neural")] = None,
+    motion_model: Annotated[Path | None, typer.Option(help="folder of a motion network, for motion learned")] = None,
+    audio: Annotated[_Audio | None, typer.Option(help="keep by default; with --slow drop, or stretch")] = None,
+    frames: Annotated[Path | None, typer.Option(help="folder for every frame as PNG: frame_000000.png on")] = None,
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="H.264 quality, lower is better")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace OUT if it exists")] = False,
+) -> None:
+    """One video in, one at a higher frame rate or in slow motion out, with its sound, and a table of its frames.
+
+    Every frame of IN stays, and the frames between are made. Stopped or killed, the same command goes on where it was.
+    """
+    from flows.render_options import RenderOptions, read_pace
+    from flows.render_video import render_video
+
+    options = RenderOptions(
+        pace=read_pace(rate, fps, slow),
+        method=method,
+        motion=motion,
+        base=base,
+        background=background,
+        motion_model=motion_model,
+        renderer=renderer,
+        audio=audio,
+        frames=frames,
+        crf=crf,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    render_video(source, target, options)
 
 
 @app.command(epilog="Example: inbetween data && dvc repro")

@@ -1,0 +1,135 @@
+"""What `inbetween render` was told, checked before any work."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from flows.progress import say
+from flows.project import ROOT
+from flows.raw_data import bring_raw_data
+from models.renderer.keys import WeightsError, find_rife_weights
+from models.renderer.methods import Background, Base, available_base
+from tasks.errors import ParamsError, ToolError
+from tasks.mux import FORMATS
+from tasks.render import Method, Motion, RenderSettings
+from tasks.timeline import Pace
+
+Audio = Literal["keep", "stretch", "drop"]
+MIN_FPS, MAX_FPS = 1, 1000
+EMBEDDED_MOTION = ROOT / "data/raw/embedded/motion/tangents"
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What the command line says.
+
+    motion_model: checkpoint folder of a learned motion; None = the embedded one.
+    renderer: of method neural, which paints over the frames of the method `background`.
+    audio, crf, workers: None = as the pace or params.yaml has it.
+    """
+
+    pace: Pace
+    method: Method
+    motion: Motion
+    base: Base
+    background: Background
+    motion_model: Path | None
+    renderer: Path | None
+    audio: Audio | None
+    frames: Path | None
+    crf: int | None
+    workers: int | None
+    overwrite: bool
+
+    @property
+    def sound(self) -> Audio:
+        """Slow motion has no sound of its own: it is dropped unless it is asked for."""
+        return self.audio or ("drop" if self.pace.kind == "slow" else "keep")
+
+
+def read_pace(rate: int | None, fps: str | None, slow: int | None) -> Pace:
+    """The one of --rate, --fps and --slow that is given; none is --rate 2. Raises: ParamsError."""
+    given = [name for name, value in (("--rate", rate), ("--fps", fps), ("--slow", slow)) if value is not None]
+    if len(given) > 1:
+        raise ParamsError(f"{' and '.join(given)}: give one of them; each says how many frames there will be")
+    if fps is not None:
+        try:
+            value = Fraction(fps).limit_denominator(1001)
+        except (ValueError, ZeroDivisionError):
+            value = Fraction(0)
+        if not MIN_FPS <= value <= MAX_FPS:
+            raise ParamsError(f"--fps {fps}: {MIN_FPS} to {MAX_FPS} frames a second are needed: 60, 59.94, 60000/1001")
+        return Pace("fps", value)
+    if slow is not None:
+        return Pace("slow", Fraction(slow))
+    return Pace("rate", Fraction(rate or 2))
+
+
+def work_folder(target: Path) -> Path:
+    """Where the work stands until OUT is there."""
+    return target.parent / f".{target.name}.inbetween"
+
+
+def check_target(source: Path, target: Path, options: RenderOptions) -> None:
+    """Raises: ParamsError where OUT or the folder of frames cannot be written, or would replace something."""
+    if target.suffix.lower() not in FORMATS:
+        raise ParamsError(f"{target}: is not the name of a video that can be written; end it in {', '.join(FORMATS)}")
+    if not target.parent.is_dir():
+        raise ParamsError(f"{target}: there is no folder {target.parent}; make it first")
+    if source.exists() and target.exists() and source.samefile(target):
+        raise ParamsError(f"{target}: is the input itself; name another file")
+    for path in (target, target.with_suffix(".parquet")):
+        if path.is_dir():
+            raise ParamsError(f"{path}: is a folder; name a file")
+        if path.exists() and not options.overwrite:
+            raise ParamsError(f"{path}: exists already; name another file, or add --overwrite")
+    if options.audio == "stretch" and options.pace.kind != "slow":
+        raise ParamsError("--audio stretch: only --slow makes a video longer; use keep or drop")
+    if options.audio == "keep" and options.pace.kind == "slow":
+        raise ParamsError("--audio keep: slow motion is longer than its sound; use stretch or drop")
+    folder = options.frames
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ParamsError(f"--frames {folder}: is a file; name a folder")
+    if not folder.absolute().parent.is_dir():
+        raise ParamsError(f"--frames {folder}: there is no folder {folder.parent}; make it first")
+    # A run that is to go on has left frames there.
+    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite and not work_folder(target).exists():
+        raise ParamsError(f"--frames {folder}: is not empty; name another folder, or add --overwrite")
+
+
+def choose_settings(options: RenderOptions) -> RenderSettings:
+    """Have what the methods need, the embedded data too.
+
+    Raises: ParamsError for options that do not fit each other, ToolError where weights are missing.
+    """
+    method, base = options.method, available_base(options.base)
+    try:
+        if method == "rife" or (method == "neural" and options.background == "rife"):
+            find_rife_weights()
+    except WeightsError as error:
+        raise ToolError(str(error)) from error
+    if (method == "neural") != (options.renderer is not None):
+        raise ParamsError("--renderer: method neural needs the folder of a trained renderer, no other method takes one")
+    if options.motion_model is not None and options.motion != "learned":
+        raise ParamsError("--motion-model: only --motion learned takes a model")
+    for folder, name in ((options.renderer, "--renderer"), (options.motion_model, "--motion-model")):
+        if folder is not None and not (folder / "config.json").is_file():
+            raise ParamsError(f"{name} {folder}: holds no checkpoint (config.json, model.safetensors)")
+    settings = RenderSettings(
+        key_step=1,
+        motion=options.motion,
+        method=method,
+        motion_model=str((options.motion_model or EMBEDDED_MOTION).absolute()),
+        base=base,
+        renderer=str(options.renderer.absolute()) if options.renderer else "",
+        background=options.background,
+    )
+    is_embedded = options.motion == "learned" and options.motion_model is None
+    if settings.needs_poses and is_embedded and not EMBEDDED_MOTION.is_dir():
+        bring_raw_data()
+    if settings.is_warped and base != options.base:
+        say(f"render: warp works over {base}: {options.base} is not installed here")
+    return settings
