@@ -50,13 +50,16 @@ def describe_landing(commit: str, landing: Landing, branch: str) -> str:
     return f"landed as {commit[:10]}" if landing == "push" else f"{commit[:10]} on {branch}, for review"
 
 
-def note_failure(flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
+def note_failure(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
     """Hook: a line in .inbetween/failures.log and in the worker's log for each run that failed or crashed."""
     line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {flow.name} {run.name} {state.name}: {state.message or ''}"
     FAILURES.parent.mkdir(parents=True, exist_ok=True)
     with FAILURES.open("a", encoding="utf-8") as log:
         log.write(" ".join(line.split())[:2000] + "\n")
     say(line)
+
+
+REPORTED: Any = {"persist_result": False, "on_failure": [note_failure], "on_crashed": [note_failure]}  # of a flow
 
 
 def repro_in_clone(clone: Clone, targets: Sequence[str], *, retries: int = RETRIES) -> None:
@@ -108,13 +111,13 @@ def land_change(clone: Clone, change: Change, landing: Landing) -> str:
     change.apply(clone.root)
     change.repro()
     _push_data(clone, change.targets)
-    commit = _land(clone, change, landing)
+    commit: str = _land(clone, change, landing)
     clone.tidy()
     return commit
 
 
 def _wait_before(attempt: int) -> float:
-    return BACK_OFF_S * 2**attempt * random.uniform(0.7, 1.3)  # noqa: S311 # jitter
+    return BACK_OFF_S * float(2**attempt) * random.uniform(0.7, 1.3)  # noqa: S311 # jitter
 
 
 def _is_silent(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -122,7 +125,7 @@ def _is_silent(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), UnreachableError)
 
 
-_with_retries = {
+_with_retries: Any = {
     "retries": RETRIES,
     "retry_delay_seconds": exponential_backoff(BACK_OFF_S),
     "retry_jitter_factor": 0.3,
@@ -132,11 +135,11 @@ _with_retries = {
 }
 
 
-@task(name="push data", **_with_retries)  # type: ignore[call-overload] # options in a dict
+@task(name="push data", **_with_retries)
 def _push_data(clone: Clone, targets: tuple[str, ...]) -> None:
     push_data(clone, targets)
 
 
-@task(name="land", **_with_retries)  # type: ignore[call-overload]
+@task(name="land", **_with_retries)
 def _land(clone: Clone, change: Change, landing: Landing) -> str:
     return land(clone, change, landing)

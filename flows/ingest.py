@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 
 from flows.clones import Clone, CommandError, open_clone
-from flows.deployed import conclude, describe_landing, land_change, note_failure, repro_in_clone
+from flows.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
 from flows.landing import Change, Landing
 from flows.new_batch import NewBatch, describe_left_out
 from flows.params import Name
@@ -30,9 +30,7 @@ def _name_run() -> str:
     return f"ingest-{batch['name'] if isinstance(batch, dict) else batch.name}"
 
 
-@flow(
-    name="ingest", flow_run_name=_name_run, persist_result=False, on_failure=[note_failure], on_crashed=[note_failure]
-)
+@flow(name="ingest", flow_run_name=_name_run, **REPORTED)
 def ingest(
     batch: NewBatch, landing: Landing = "push", stages: Literal["data", "all"] = "data", branch: Name = "main"
 ) -> State[Any]:

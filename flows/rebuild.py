@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 
 from flows.dvc_process import DvcProcesses, StageEnd
 from flows.lock_order import remember_order, restore_order
-from flows.logs import keep_prefect_quiet
+from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
 from flows.prefect_tasks import join_run, write_run_context
 from flows.progress import say
@@ -95,7 +95,7 @@ def run_rebuild(targets: list[str], *, force: bool, pull: bool, is_own_server: b
     try:
         state: State[Any] = rebuild(targets, force, pull, return_state=True)
     finally:
-        _flush_reports()
+        flush_reports()
     _raise_unless_completed(state)
 
 
@@ -106,7 +106,7 @@ def join_rebuild(targets: list[str], *, force: bool, pull: bool, context_file: P
         with join_run(context_file, _runner):
             state = _rebuild(targets, force=force, pull=pull)
     finally:
-        _flush_reports()
+        flush_reports()
     _raise_unless_completed(state)
 
 
@@ -233,12 +233,3 @@ def _bury_dead_runs(client: SyncPrefectClient) -> None:
     running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
     for run in client.read_flow_runs(flow_run_filter=running):
         client.set_flow_run_state(run.id, Crashed(message="killed"), force=True)
-
-
-def _flush_reports() -> None:
-    """Have the run's logs and states at the server before it may be stopped."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    APILogWorker.drain_all(timeout=5, at_exit=False)
-    EventsWorker.drain_all(timeout=5, at_exit=False)

@@ -16,6 +16,7 @@ from flows.params import load_params, read_yaml
 from flows.progress import say
 from flows.project import ROOT
 from flows.server import API_URL, serve_prefect
+from flows.standing import use_standing_server
 from tasks.errors import InbetweenError, ParamsError, ToolError
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ def run_here(flow: "Callable[[], State[Any]]") -> None:
 
 def _run(flow: "Callable[[], State[Any]]") -> None:
     from flows.clones import CommandError
-    from flows.logs import keep_prefect_quiet
+    from flows.logs import flush_reports, keep_prefect_quiet
 
     keep_prefect_quiet()
-    state = flow()
+    try:
+        state = flow()
+    finally:
+        flush_reports()
     if state.is_completed():
         say(state.message or "done")
         return
@@ -95,19 +99,23 @@ def _run(flow: "Callable[[], State[Any]]") -> None:
 
 
 def tell_registered(batch: NewBatch, *, landing: Literal["push", "branch"]) -> None:
-    """Emit the event on which the server starts ingest/new-batch. Raises: ToolError where no server is named."""
-    if not os.environ.get(API_URL):
-        raise ToolError(f"{API_URL} is not set: there is no server to tell; `make server` prints its address")
+    """Emit the event on which the server starts ingest/new-batch. Raises: ToolError where it gives no answer."""
+    url = use_standing_server()
+    from prefect.client.orchestration import get_client
     from prefect.events import emit_event
     from prefect.events.worker import EventsWorker
+
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise ToolError(f"{url}: no answer ({type(error).__name__}); start it with `make server`")
 
     emit_event(
         REGISTERED,
         resource={"prefect.resource.id": f"inbetween.batch.{batch.name}", "prefect.resource.name": batch.name},
         payload={"batch": batch.model_dump(mode="json", exclude_none=True), "landing": landing},
     )
-    EventsWorker.instance().drain()
-    say(f"ingest: told {os.environ[API_URL]}: {REGISTERED} {batch.name}")
+    EventsWorker.drain_all(timeout=30, at_exit=False)
+    say(f"ingest: told {url}: {REGISTERED} {batch.name}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
