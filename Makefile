@@ -9,8 +9,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN = .venv/bin
 WORKERS ?= 2
+POOL ?= cpu
+LIMIT ?= 2
 
-.PHONY: demo test test-all check env clean
+.PHONY: demo test test-all check env server worker deploy clean
 
 demo: env  ## environment, embedded data, the whole pipeline on real footage, report/index.html
 	@$(BIN)/inbetween demo
@@ -23,6 +25,15 @@ test-all: env  ## with the slow and the fault-injection campaigns
 
 check: env  ## ruff, mypy, links in docs, tools.yaml
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/inbetween check
+
+server: env  ## the standing Prefect server, on loopback; Ctrl-C ends it
+	@$(BIN)/inbetween server
+
+worker: env  ## a worker that takes runs from the server: make worker POOL=gpu LIMIT=1
+	@$(BIN)/inbetween worker --pool $(POOL) --limit $(LIMIT)
+
+deploy: env  ## work pools, deployments and automations on the server
+	@$(BIN)/inbetween deploy
 
 env: .venv/.ready
 

@@ -21,6 +21,8 @@ _Motion = Literal["learned", "robust", "cubic", "linear"]
 _Base = Literal["rife", "flow"]
 _Background = Literal["warp", "rife", "flow"]
 _Audio = Literal["keep", "stretch", "drop"]
+Missing = Literal["fail", "skip"]
+Landing = Literal["push", "branch"]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -52,6 +54,9 @@ def repro(
     ] = None,
     force: Annotated[bool, typer.Option(help="run the stages even where nothing changed, from nothing")] = False,
     plan: Annotated[bool, typer.Option(help="say what would run, and run nothing")] = False,
+    pull: Annotated[
+        bool, typer.Option(help="data that is not here is not needed, or comes from the remote (as in a clone)")
+    ] = False,
 ) -> None:
     """`dvc repro` as a Prefect flow: stages as tasks, their work as tasks of the same run, the same dvc.lock."""
     from flows.repro import plan_repro, run_repro
@@ -59,7 +64,70 @@ def repro(
     if plan:
         plan_repro(targets or [])
     else:
-        run_repro(targets or [], force=force)
+        run_repro(targets or [], force=force, pull=pull)
+
+
+@app.command(epilog="Example: inbetween ingest b001 --render warp-8 --missing skip")
+def ingest(
+    batch: Annotated[str, typer.Argument(help="its name; catalog/BATCH holds videos.csv and clips.csv")],
+    render: Annotated[list[str] | None, typer.Option(help="METHOD-STEP of a render to register: warp-8")] = None,
+    key_step: Annotated[
+        list[int] | None, typer.Option(help="every K-th frame is a key; those of renders by itself")
+    ] = None,
+    missing: Annotated[Missing, typer.Option(help="a dead video: fail | skip = go on without it")] = "fail",
+    landing: Annotated[Landing, typer.Option(help="push = on origin's main; branch = inbetween/ingest-BATCH")] = "push",
+    file: Annotated[Path | None, typer.Option(help="the whole batch as JSON or YAML, instead of the catalogue")] = None,
+    event: Annotated[bool, typer.Option(help="only tell the server, which starts ingest/new-batch")] = False,
+) -> None:
+    """Register a batch and run its stages, renders included, in a clone; push its data, land it on origin's main."""
+    from flows.submit import read_request, run_ingest, tell_registered
+
+    request = read_request(batch, file, key_step or [], render or [], missing)
+    if event:
+        tell_registered(request, landing=landing)
+    else:
+        run_ingest(request, landing=landing, stages="all")
+
+
+@app.command(epilog="Example: inbetween server, or: make server")
+def server(
+    host: Annotated[str, typer.Option(help="loopback, or another where the server has authentication")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one")] = 4200,
+) -> None:
+    """Keep a Prefect server running until Ctrl-C: schedules, triggers, the page with the runs."""
+    from flows.standing import keep_server
+
+    keep_server(host, port)
+
+
+@app.command(epilog="Example: inbetween worker --pool cpu --limit 2")
+def worker(
+    pool: Annotated[Literal["cpu", "gpu"], typer.Option(help="whose runs it takes")] = "cpu",
+    limit: Annotated[int, typer.Option(min=1, max=64, help="runs at a time, each in a clone of its own")] = 2,
+) -> None:
+    """Keep a Prefect worker running until Ctrl-C."""
+    from flows.standing import keep_worker
+
+    keep_worker(pool, limit)
+
+
+@app.command(epilog="Example: inbetween deploy")
+def deploy() -> None:
+    """Make work pools, deployments and automations on the server, or renew them."""
+    from flows.deploy import deploy
+
+    deploy()
+
+
+@app.command(epilog="Example: inbetween doctor")
+def doctor() -> None:
+    """What unattended runs need and lack (server, pools, workers, limits, disk, GPU, ffmpeg, remotes), and the remedy.
+
+    Exit 2 where a run would fail.
+    """
+    from flows.doctor import run_doctor
+
+    run_doctor()
 
 
 @app.command(epilog="Example: make demo, which makes the environment and then runs this")

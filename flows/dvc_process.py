@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -69,13 +69,21 @@ class DvcProcesses:
         self._is_stopping = threading.Event()
 
     def repro(
-        self, stage: str, *, force: bool, environment: Mapping[str, str], on_line: Callable[[str], None]
+        self,
+        stage: str,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
     ) -> StageEnd:
-        """Run one stage if DVC finds it changed; wait where another process holds DVC's locks."""
+        """Run one stage if DVC finds it changed; wait where another process holds DVC's locks.
+
+        Args: options: of `dvc repro`: --force, --pull.
+        """
         start = time.monotonic()
         has_waited = False
         while True:
-            end = self._repro_once(stage, force, environment, on_line)
+            end = self._repro_once(stage, options, environment, on_line)
             if end.outcome != "failed" or not any(words in end.error for words in BUSY):
                 return StageEnd(stage, end.outcome, time.monotonic() - start, end.error, end.code)
             if not has_waited:
@@ -93,14 +101,14 @@ class DvcProcesses:
                 _end(process)
 
     def _repro_once(
-        self, stage: str, force: bool, environment: Mapping[str, str], on_line: Callable[[str], None]
+        self, stage: str, options: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]
     ) -> StageEnd:
         command = [sys.executable, "-m", "flows.dvc_process", "--wait-for-lock", "repro", "--single-item"]
         with self._lock:
             if self._is_stopping.is_set():
                 return StageEnd(stage, "stopped")
             process = subprocess.Popen(
-                [*command, *(["--force"] if force else []), stage],
+                [*command, *options, stage],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path(), **environment},
                 stdin=subprocess.DEVNULL,

@@ -10,3 +10,12 @@ def keep_prefect_quiet() -> None:
     ensure_logging_setup()
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.CRITICAL)
+
+
+def flush_reports() -> None:
+    """Have the run's logs and states at the server before it, or this process, may be stopped."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5, at_exit=False)
+    EventsWorker.drain_all(timeout=5, at_exit=False)

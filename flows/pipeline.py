@@ -32,23 +32,24 @@ class PlannedStage:
     reason: str
 
 
-def read_plan(targets: Sequence[str] = (), *, force: bool = False) -> list[PlannedStage]:
+def read_plan(targets: Sequence[str] = (), *, force: bool = False, allow_missing: bool = False) -> list[PlannedStage]:
     """The stages that `dvc repro TARGETS` looks at, in its order; all by default. Works before any input is there.
 
+    Args: allow_missing: True = a stage whose data is merely not here is unchanged (`dvc repro --allow-missing`).
     Raises: ParamsError where dvc.yaml cannot be read or a target is not known.
     """
     from dvc.exceptions import DvcException
 
     os.chdir(ROOT)  # DVC names stages relative to where it is
     try:
-        return list(_plan(targets, force))
+        return list(_plan(targets, force, allow_missing))
     except DvcException as error:
         cause = error.__cause__
         line = " ".join(f"{error}: {cause}".split()) if cause else " ".join(str(error).split())
         raise ParamsError(f"dvc.yaml: {line[:500]}") from error
 
 
-def _plan(targets: Sequence[str], force: bool) -> Iterator[PlannedStage]:
+def _plan(targets: Sequence[str], force: bool, allow_missing: bool) -> Iterator[PlannedStage]:
     from dvc.dvcfile import PROJECT_FILE
     from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
@@ -71,7 +72,8 @@ def _plan(targets: Sequence[str], force: bool) -> Iterator[PlannedStage]:
             elif stage.addressing not in locked:
                 reason = "new"
             else:
-                reason = explain_status(_read_status(stage))
+                status = _read_status(stage)
+                reason = explain_status(drop_missing(status) if allow_missing else status)
             if changed and reason not in ("forced", "new"):
                 reason = "; ".join(filter(None, [reason, "after " + _name_some(changed)]))
             reasons[stage.addressing] = reason
@@ -92,6 +94,21 @@ def _read_status(stage: "Stage") -> Sequence[Any]:
             time.sleep(_RETRY_S)
         else:
             return status.get(stage.addressing, [])
+
+
+def drop_missing(entries: Sequence[Any]) -> list[Any]:
+    """DVC's status of one stage without what is only not here: outputs and inputs that are deleted or not in cache."""
+    kept: list[Any] = []
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            kept.append(entry)
+            continue
+        there = {
+            kind: {path: how for path, how in changes.items() if how not in ("deleted", "not in cache")}
+            for kind, changes in entry.items()
+        }
+        kept += [{kind: changes} for kind, changes in there.items() if changes]
+    return kept
 
 
 def explain_status(entries: Sequence[Any]) -> str:

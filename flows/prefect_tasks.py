@@ -5,8 +5,9 @@ imported under a flow: plain `dvc repro` imports no Prefect.
 """
 
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import cloudpickle  # type: ignore[import-untyped] # comes with Prefect
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import hydrated_context, serialize_context
+from prefect.task_runners import TaskRunner
 
 from flows.logs import keep_prefect_quiet
 
@@ -22,14 +24,15 @@ R = TypeVar("R")
 
 
 def write_run_context(path: Path) -> None:
-    """Keep the current task run's context in a file for the processes of its stage.
+    """Keep the current run's context in a file, for the processes of its stage or the command that it calls.
 
     The file holds the API's credentials where there are some: it is for the user alone, and the flow removes it.
     """
     context: dict[str, Any] = serialize_context()
     # The stage only reports to this run. Without the flow's own function its process does not import the flow's module.
     context["flow_run_context"]["flow"] = Flow(_placeholder, name=context["flow_run_context"]["flow"].name)
-    context["task_run_context"]["task"] = Task(_placeholder, name=context["task_run_context"]["task"].name)
+    if context["task_run_context"]:
+        context["task_run_context"]["task"] = Task(_placeholder, name=context["task_run_context"]["task"].name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(cloudpickle.dumps(context))
@@ -37,6 +40,17 @@ def write_run_context(path: Path) -> None:
 
 def _placeholder() -> None:
     raise NotImplementedError("stands for a function that runs in another process")
+
+
+@contextmanager
+def join_run(context_file: Path, runner: TaskRunner[Any]) -> Iterator[None]:
+    """Be part of the flow run that wrote the file: tasks called or submitted here are its tasks."""
+    context = cloudpickle.loads(context_file.read_bytes())
+    flow = context["flow_run_context"]["flow"]
+    context["flow_run_context"]["flow"] = Flow(_placeholder, name=flow.name, task_runner=runner)
+    context["task_run_context"] = {}  # the command's tasks stand in the flow's run, not below one of its tasks
+    with hydrated_context(context):
+        yield
 
 
 def map_as_tasks(

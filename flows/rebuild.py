@@ -1,13 +1,15 @@
 """The Prefect flow `rebuild`: stages as tasks in dependency order, each `dvc repro --single-item` in a process.
 
-DVC decides what runs; this flow decides when, shows it, and keeps the log. Entry point of deployments, and what
-`inbetween repro` runs. `ingest`, the flow that registers a batch and runs its stages, will stand beside it.
+DVC decides what runs; this flow decides when, shows it, and keeps the log. It is what `inbetween repro` runs in this
+work tree. Deployed flows (flows/ingest.py, flows/unattended.py) call that command in a clone, where its stages become
+tasks of their own run.
 """
 
 import queue
 import re
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import prefect.runtime
@@ -25,9 +27,9 @@ from ruamel.yaml import YAML
 
 from flows.dvc_process import DvcProcesses, StageEnd
 from flows.lock_order import remember_order, restore_order
-from flows.logs import keep_prefect_quiet
+from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
-from flows.prefect_tasks import write_run_context
+from flows.prefect_tasks import join_run, write_run_context
 from flows.progress import say
 from flows.project import FRESH, RUN_CONTEXT, STATE, prepare_environment
 from flows.repro import StageFailedError, describe_end, describe_failure, open_run, summarise
@@ -45,13 +47,17 @@ _runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=PARALLEL_S
 
 
 @flow(name="rebuild", task_runner=_runner, persist_result=False)  # type: ignore[arg-type] # invariant in the future
-def rebuild(targets: list[str] | None = None, force: bool = False) -> State[Any]:
+def rebuild(targets: list[str] | None = None, force: bool = False, pull: bool = False) -> State[Any]:
     """Bring the stages (all by default) up to date; the run fails when one of them does."""
+    return _rebuild(targets or [], force=force, pull=pull)
+
+
+def _rebuild(targets: list[str], *, force: bool, pull: bool) -> State[Any]:
     start = time.monotonic()
     prepare_environment()
-    with open_run(targets or [], force=force) as plan:
+    with open_run(targets, force=force, pull=pull) as plan:
         remember_order(LOCK, _LOCK_ORDER)
-        stages = _Stages(plan, force=force)
+        stages = _Stages(plan, force=force, pull=pull)
         try:
             stages.run()
         except (KeyboardInterrupt, TerminationSignal):
@@ -71,7 +77,7 @@ def rebuild(targets: list[str] | None = None, force: bool = False) -> State[Any]
         return Completed(message=line)
 
 
-def run_rebuild(targets: list[str], *, force: bool, is_own_server: bool) -> None:
+def run_rebuild(targets: list[str], *, force: bool, pull: bool, is_own_server: bool) -> None:
     """Run the flow in this process.
 
     Args: is_own_server: True = nobody else uses this server: runs that it thinks are running are dead.
@@ -87,9 +93,24 @@ def run_rebuild(targets: list[str], *, force: bool, is_own_server: bool) -> None
         if is_own_server:
             _bury_dead_runs(client)
     try:
-        state: State[Any] = rebuild(targets, force, return_state=True)
+        state: State[Any] = rebuild(targets, force, pull, return_state=True)
     finally:
-        _flush_reports()
+        flush_reports()
+    _raise_unless_completed(state)
+
+
+def join_rebuild(targets: list[str], *, force: bool, pull: bool, context_file: Path) -> None:
+    """The same as tasks of the flow run that wrote the context file; raises as run_rebuild does."""
+    keep_prefect_quiet()
+    try:
+        with join_run(context_file, _runner):
+            state = _rebuild(targets, force=force, pull=pull)
+    finally:
+        flush_reports()
+    _raise_unless_completed(state)
+
+
+def _raise_unless_completed(state: State[Any]) -> None:
     if state.is_cancelled():
         raise KeyboardInterrupt
     if not state.is_completed():
@@ -100,9 +121,10 @@ def run_rebuild(targets: list[str], *, force: bool, is_own_server: bool) -> None
 class _Stages:
     """The stages of one run: started when what they need is there, at most PARALLEL_STAGES at a time."""
 
-    def __init__(self, plan: list[PlannedStage], *, force: bool) -> None:
+    def __init__(self, plan: list[PlannedStage], *, force: bool, pull: bool) -> None:
         self.ends: dict[str, StageEnd] = {}
         self._plan, self._force = plan, force
+        self._options = [*(["--force"] if force else []), *(["--pull", "--allow-missing"] if pull else [])]
         self._reason = {stage.name: stage.reason for stage in plan}
         self._processes = DvcProcesses()
         self._futures: dict[str, PrefectFuture[Any]] = {}
@@ -171,7 +193,7 @@ class _Stages:
         context_file = self._contexts / f"{name}.context"
         write_run_context(context_file)
         environment = {RUN_CONTEXT: str(context_file), **({FRESH: "1"} if self._force else {})}
-        end = self._processes.repro(name, force=self._force, environment=environment, on_line=on_line)
+        end = self._processes.repro(name, options=self._options, environment=environment, on_line=on_line)
         context_file.unlink(missing_ok=True)
         return end
 
@@ -211,12 +233,3 @@ def _bury_dead_runs(client: SyncPrefectClient) -> None:
     running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
     for run in client.read_flow_runs(flow_run_filter=running):
         client.set_flow_run_state(run.id, Crashed(message="killed"), force=True)
-
-
-def _flush_reports() -> None:
-    """Have the run's logs and states at the server before it may be stopped."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    APILogWorker.drain_all(timeout=5, at_exit=False)
-    EventsWorker.drain_all(timeout=5, at_exit=False)

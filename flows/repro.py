@@ -10,16 +10,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import FrameType
 
 from flows.dvc_process import StageEnd
-from flows.lifetime import hold_lock
+from flows.lifetime import end_with_parent, hold_lock
 from flows.pipeline import PlannedStage, read_plan
 from flows.progress import format_duration, say
-from flows.project import STATE
+from flows.project import RUN_CONTEXT, STATE
 from flows.raw_data import bring_raw_data, check_raw_data
 from flows.server import API_URL, serve_prefect
 from tasks.errors import InbetweenError
+
+# A flow that dies leaves its stages this long to close their books.
+ORPHAN_GRACE_S = 6.0
 
 _open_run: ContextVar[list[PlannedStage] | None] = ContextVar("open_run", default=None)
 
@@ -42,26 +46,35 @@ def plan_repro(targets: Sequence[str]) -> None:
     print(f"{len(plan)} stages, {num_due} to run, {len(plan) - num_due} unchanged")  # noqa: T201
 
 
-def run_repro(targets: Sequence[str], *, force: bool = False) -> None:
+def run_repro(targets: Sequence[str], *, force: bool = False, pull: bool = False) -> None:
     """Bring the stages up to date as a Prefect flow; with nothing to do and no server given, just say so.
+
+    Where a flow started this process (INBETWEEN_RUN_CONTEXT), the stages are tasks of that flow's run.
+
+    Args: pull: True = data that is not here is not needed, or comes from the remote.
 
     Raises: StageFailedError, or another InbetweenError; KeyboardInterrupt where the run was stopped.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    with open_run(targets, force=force) as plan:
-        if os.environ.get(API_URL):
-            _run_flow(targets, force)
+    context_file = os.environ.pop(RUN_CONTEXT, None)
+    if context_file:
+        end_with_parent(ORPHAN_GRACE_S)
+    with open_run(targets, force=force, pull=pull) as plan:
+        if context_file:
+            _run_flow(targets, force, pull, context_file=Path(context_file))
+        elif os.environ.get(API_URL):
+            _run_flow(targets, force, pull)
         elif num_due := sum(bool(stage.reason) for stage in plan):
             say(f"repro: {num_due} of {len(plan)} stages may run; starting Prefect")
             with serve_prefect() as url:
                 say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
-                _run_flow(targets, force, is_own_server=True)
+                _run_flow(targets, force, pull, is_own_server=True)
         else:
             say(f"repro: {len(plan)} stages, all up to date")
 
 
 @contextmanager
-def open_run(targets: Sequence[str], *, force: bool) -> Iterator[list[PlannedStage]]:
+def open_run(targets: Sequence[str], *, force: bool, pull: bool = False) -> Iterator[list[PlannedStage]]:
     """Hold the work tree for one run and read its plan; within an open run of this thread, that run's plan.
 
     Raises: SourceError where raw data differs from what git says.
@@ -72,7 +85,7 @@ def open_run(targets: Sequence[str], *, force: bool) -> Iterator[list[PlannedSta
     with hold_lock(STATE / "locks" / "repro.lock", "repro"):
         bring_raw_data()
         check_raw_data()
-        plan = read_plan(targets, force=force)
+        plan = read_plan(targets, force=force, allow_missing=pull)
         token = _open_run.set(plan)
         try:
             yield plan
@@ -80,11 +93,16 @@ def open_run(targets: Sequence[str], *, force: bool) -> Iterator[list[PlannedSta
             _open_run.reset(token)
 
 
-def _run_flow(targets: Sequence[str], force: bool, *, is_own_server: bool = False) -> None:
-    from flows.rebuild import run_rebuild
+def _run_flow(
+    targets: Sequence[str], force: bool, pull: bool, *, is_own_server: bool = False, context_file: Path | None = None
+) -> None:
+    from flows.rebuild import join_rebuild, run_rebuild
 
     try:
-        run_rebuild(list(targets), force=force, is_own_server=is_own_server)
+        if context_file:
+            join_rebuild(list(targets), force=force, pull=pull, context_file=context_file)
+        else:
+            run_rebuild(list(targets), force=force, pull=pull, is_own_server=is_own_server)
     except StageFailedError as error:
         if error.code == 2:
             raise

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.sandbox import Sandbox, copy_project, set_batches, write_batch
@@ -17,11 +17,16 @@ CLIPS = {
 STAGES = ("download", "split", "background", "render")
 
 
-def make_project(root: Path, batches: Sequence[str] = ("a", "b"), stages: Sequence[str] = STAGES) -> Sandbox:
+def make_project(
+    root: Path,
+    batches: Sequence[str] = ("a", "b"),
+    stages: Sequence[str] = STAGES,
+    clips: Mapping[str, Sequence[tuple[str, str, int, int]]] = CLIPS,
+) -> Sandbox:
     """Batches with one clip and one blended render each, and only these stages; raw data in place, nothing run."""
     sandbox = copy_project(root)
     for batch in batches:
-        write_batch(sandbox, batch, CLIPS[batch])
+        write_batch(sandbox, batch, clips[batch])
     set_batches(sandbox, batches, methods=["blend"])
     head, *blocks = re.split(r"^(?=  \w+:\n)", (root / "dvc.yaml").read_text(), flags=re.MULTILINE)
     kept = [block for block in blocks if block.split(":")[0].strip() in stages]

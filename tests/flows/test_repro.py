@@ -160,7 +160,7 @@ def test_stage_waits_where_another_dvc_is_at_it(flow_project):
     code = (
         "from flows.dvc_process import DvcProcesses\n"
         "def show(line): print(line, flush=True)\n"
-        "end = DvcProcesses().repro('split@b', force=False, environment={}, on_line=show)\n"
+        "end = DvcProcesses().repro('split@b', environment={}, on_line=show)\n"
         "print(end.outcome)"
     )
     process = flow_project.start("python", "-c", code)

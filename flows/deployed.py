@@ -1,0 +1,145 @@
+"""What every deployed flow does: run stages in its clone as tasks of its own run, push, land, say why it failed.
+
+Worth another attempt, later and later with jitter, is what a network or a fault may mend: a remote that gives no
+answer, a stage that was killed. What a user must mend is not.
+"""
+
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import prefect.runtime
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.flows import Flow
+from prefect.states import Completed, Failed
+from prefect.tasks import Task, exponential_backoff
+
+from flows.clones import Clone, CommandError, UnreachableError
+from flows.landing import Change, Landing, land, push_data
+from flows.prefect_tasks import write_run_context
+from flows.progress import say
+from flows.project import RUN_CONTEXT, STATE, prepare_environment
+from tasks.errors import InbetweenError
+
+FAILURES = STATE / "failures.log"
+
+RETRIES = 3
+BACK_OFF_S = 10.0
+_COMMAND = "inbetween repro: "
+
+
+def conclude(work: Callable[[], str]) -> State[Any]:
+    """A flow's end: an error of ours is one line, not a traceback; anything else is raised as it is."""
+    prepare_environment()
+    try:
+        what = work()
+    except InbetweenError as error:
+        return Failed(message=str(error), data=error)
+    return Completed(message=what)
+
+
+def describe_landing(commit: str, landing: Landing, branch: str) -> str:
+    if not commit:
+        return "nothing new to land"
+    return f"landed as {commit[:10]}" if landing == "push" else f"{commit[:10]} on {branch}, for review"
+
+
+def note_failure(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+    """Hook: a line in .inbetween/failures.log and in the worker's log for each run that failed or crashed."""
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {flow.name} {run.name} {state.name}: {state.message or ''}"
+    FAILURES.parent.mkdir(parents=True, exist_ok=True)
+    with FAILURES.open("a", encoding="utf-8") as log:
+        log.write(" ".join(line.split())[:2000] + "\n")
+    say(line)
+
+
+REPORTED: Any = {"persist_result": False, "on_failure": [note_failure], "on_crashed": [note_failure]}  # of a flow
+
+
+def repro_in_clone(clone: Clone, targets: Sequence[str], *, retries: int = RETRIES) -> None:
+    """`inbetween repro --pull TARGETS` with the clone's code; its stages are tasks of this flow's run.
+
+    Finished items are kept, so that another attempt does only what is left.
+
+    Raises: CommandError with the command's own line.
+    """
+    for attempt in range(retries + 1):
+        try:
+            _repro_once(clone, targets)
+        except CommandError as error:
+            if error.code == 2 or attempt == retries:
+                raise
+            wait_s = _wait_before(attempt)
+            say(f"{error}; again in {wait_s:.0f} s")
+            time.sleep(wait_s)
+        else:
+            return
+
+
+def _repro_once(clone: Clone, targets: Sequence[str]) -> None:
+    folder = STATE / "runs" / f"flow-{prefect.runtime.flow_run.id}"
+    context = folder / "run.context"
+    write_run_context(context)
+    last = ""
+
+    def on_line(line: str) -> None:
+        nonlocal last
+        if line.startswith(_COMMAND) or not last.startswith(_COMMAND):
+            last = line
+        say(line)
+
+    command = [sys.executable, "-m", "flows.cli", "repro", "--pull", *targets]
+    try:
+        code = clone.run(*command, on_line=on_line, environment={RUN_CONTEXT: str(context)})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if code:
+        raise CommandError(last.removeprefix(_COMMAND) or f"inbetween repro exited with {code}", 2 if code == 2 else 1)
+
+
+def land_change(clone: Clone, change: Change, landing: Landing) -> str:
+    """Make the change, push its data, land it; push and landing are tasks, tried again where a remote is silent.
+
+    Returns: the commit, "" where nothing had changed.
+    """
+    change.apply(clone.root)
+    change.repro()
+    _push_data(clone, change.targets)
+    commit: str = _land(clone, change, landing)
+    clone.tidy()
+    return commit
+
+
+def _wait_before(attempt: int) -> float:
+    return BACK_OFF_S * float(2**attempt) * random.uniform(0.7, 1.3)  # noqa: S311 # jitter
+
+
+def _is_silent(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """True where the task failed because a remote gave no answer."""
+    return isinstance(state.result(raise_on_failure=False), UnreachableError)
+
+
+_with_retries: Any = {
+    "retries": RETRIES,
+    "retry_delay_seconds": exponential_backoff(BACK_OFF_S),
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": _is_silent,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="push data", **_with_retries)
+def _push_data(clone: Clone, targets: tuple[str, ...]) -> None:
+    push_data(clone, targets)
+
+
+@task(name="land", **_with_retries)
+def _land(clone: Clone, change: Change, landing: Landing) -> str:
+    return land(clone, change, landing)
