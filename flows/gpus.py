@@ -1,22 +1,23 @@
-"""One training a GPU: a lock for each, which the system frees when its holder dies."""
+"""GPU work of programs that know nothing of each other: one call at a time on each GPU of this machine."""
 
 import fcntl
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 from flows.progress import say
-from flows.project import STATE
 
-LOCKS = STATE / "locks"
-_POLL_S = 5.0
+G = TypeVar("G", int, str)
+POLL_S = 0.5
 
 
 def list_gpus() -> list[str]:
-    """The numbers of the GPUs that this process may use; [] where there is none."""
+    """The numbers or names of the GPUs that this process may use; [] where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [word.strip() for word in visible.split(",") if word.strip() and word.strip() != "-1"]
@@ -28,31 +29,28 @@ def list_gpus() -> list[str]:
 
 
 @contextmanager
-def hold_gpu() -> Iterator[dict[str, str]]:
-    """Hold one GPU of this machine, waiting until one is free; without a GPU, the machine's one place to train.
+def hold_gpu(gpus: Sequence[G], locks: Path, what: str) -> Iterator[G | None]:
+    """Hold the first GPU that is free, waiting where none is; None where `gpus` is empty.
 
-    Yields: the environment for what runs on it.
+    Without a GPU there is one such call at a time all the same: each of them fills the processor.
+
+    Args: locks: the folder of the lock files, which the system frees when a holder dies.
     """
-    gpus = list_gpus()
+    locks.mkdir(parents=True, exist_ok=True)
+    names: dict[str, G | None] = {f"gpu-{gpu}": gpu for gpu in gpus}
+    names = names or {"no-gpu": None}
     with ExitStack() as stack:
-        held = _take_first(gpus or ["none"], stack)
-        yield {"CUDA_VISIBLE_DEVICES": held} if gpus else {}
-
-
-def _take_first(names: list[str], stack: ExitStack) -> str:
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    said = False
-    while True:
-        for name in names:
-            file = (LOCKS / f"gpu-{name}.lock").open("a+")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            stack.callback(file.close)
-            return name
-        if not said:
-            say(f"train: {len(names)} training{'s' if len(names) > 1 else ''} at work; waiting for one to end")
-            said = True
-        time.sleep(_POLL_S)
+        files = {name: stack.enter_context((locks / f"{name}.lock").open("a+")) for name in names}
+        is_told = False
+        while True:
+            for name, gpu in names.items():
+                try:
+                    fcntl.flock(files[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield gpu
+                return
+            if not is_told:
+                say(f"{what}: {', '.join(names)} at other work; waiting for it to end")
+                is_told = True
+            time.sleep(POLL_S)

@@ -18,6 +18,12 @@ NumKeys = Annotated[int, Field(ge=0)]
 FaultyKeys = Annotated[tuple[NumKeys, NumKeys, NumKeys], Field(strict=False)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
 KeyStep = Annotated[int, Field(ge=2, le=64)]
+Gpu = Annotated[int, Field(ge=0, le=1023)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+# A dependency cannot be conditional: what uses no folder of the user's names this one, which is empty.
+NO_SOURCE = "data/raw/embedded/no-source"
 
 
 class Section(BaseModel):
@@ -27,6 +33,7 @@ class Section(BaseModel):
 class RunParams(Section):
     workers: int = Field(ge=0, le=1024)
     ffmpeg: Literal["pinned", "system"]
+    gpus: list[Gpu]
 
 
 class DownloadParams(Section):
@@ -43,14 +50,26 @@ class SplitParams(Section):
 
 
 class PoseParams(Section):
-    worker: Literal["mediapipe", "openpose"]
     upscale: float = Field(ge=1, le=4)
     model_complexity: Literal[0, 1, 2]
     timeout_s: float = Field(gt=0)
 
 
-class BackgroundParams(Section):
-    interpolator: Literal["flow"]
+class AlphaposeParams(Section):
+    config: str
+    checkpoint: str
+    checkpoint_sha256: Sha256 | None
+    detector: Annotated[str, StringConstraints(pattern=r"^(yolo|yolox-[a-z]+|efficientdet_d[0-7])$")]
+    output: Literal["default", "cmu", "open"]
+    min_box_area: int = Field(ge=0)
+    detection_batch: int = Field(ge=1, le=1024)
+    pose_batch: int = Field(ge=1, le=4096)
+    timeout_s: float = Field(gt=0)
+
+
+class DainParams(Section):
+    weights_sha256: Sha256 | None
+    timeout_s: float = Field(gt=0)
 
 
 class RendererSamplesParams(Section):
@@ -240,14 +259,21 @@ class MocapParams(Section):
     without: list[str]
 
 
+class BatchPose(Section):
+    worker: Literal["mediapipe", "alphapose", "openpose", "imported"]
+    source: str
+
+
 class BatchParams(Section):
     key_steps: list[KeyStep] = Field(min_length=1)
-    openpose: str
+    pose: BatchPose
 
 
 class BackgroundSet(Section):
     batch: Name
     key_step: KeyStep
+    interpolator: Literal["flow", "rife", "dain", "imported"]
+    source: str
 
 
 class RendererSet(Section):
@@ -280,7 +306,8 @@ class Params(Section):
     download: DownloadParams
     split: SplitParams
     pose: PoseParams
-    background: BackgroundParams
+    alphapose: AlphaposeParams
+    dain: DainParams
     samples: RendererSamplesParams
     render: RenderParams
     evaluate: EvaluateParams
@@ -308,7 +335,8 @@ class Params(Section):
                 )
         for name, (batch, step) in wanted.items():
             if name not in found:
-                raise ValueError(f"backgrounds.{name}: is missing; add `{name}: {{batch: {batch}, key_step: {step}}}`")
+                line = f"{{batch: {batch}, key_step: {step}, interpolator: flow, source: {NO_SOURCE}}}"
+                raise ValueError(f"backgrounds.{name}: is missing; add `{name}: {line}`")
         for section, sets in (("renderers", self.renderers), ("renders", self.renders)):
             for name, one in sets.items():
                 if f"{one.batch}-{one.key_step}" not in wanted:
@@ -332,6 +360,22 @@ class Params(Section):
                 f"train_renderer: {self.train_renderer.processes} processes do not share a batch of"
                 f" {self.train_renderer.batch_size} alike; take a multiple"
             )
+        sources: dict[str, tuple[str, str]] = {
+            f"batches.{name}.pose": (b.pose.worker, b.pose.source) for name, b in self.batches.items()
+        }
+        sources |= {f"backgrounds.{name}": (b.interpolator, b.source) for name, b in self.backgrounds.items()}
+        for where, (maker, source) in sources.items():
+            if (maker in ("openpose", "imported")) == (source == NO_SOURCE):
+                raise ValueError(
+                    f"{where}: {maker} does not fit source {source}; openpose and imported name a folder, such as"
+                    f" data/raw/given/imports/NAME/poses, any other {NO_SOURCE}"
+                )
+        for name, background in self.backgrounds.items():
+            if background.interpolator == "dain" and background.key_step.bit_count() != 1:
+                raise ValueError(
+                    f"backgrounds.{name}: dain halves again and again, so its key step is 2, 4, 8, ..., not"
+                    f" {background.key_step}; take another key step, or the interpolator flow"
+                )
         for name, batch_params in self.batches.items():
             if len(set(batch_params.key_steps)) != len(batch_params.key_steps):
                 raise ValueError(f"batches.{name}.key_steps: a step stands twice")

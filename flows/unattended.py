@@ -11,10 +11,11 @@ from prefect.client.schemas.objects import State
 
 from flows.clones import Clone, CommandError, open_clone
 from flows.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
-from flows.gpus import hold_gpu
+from flows.gpus import hold_gpu, list_gpus
 from flows.landing import Change, Landing
 from flows.params import Name, load_params
 from flows.progress import say
+from flows.project import STATE
 from flows.registration import list_targets
 from tasks.errors import ParamsError
 
@@ -47,7 +48,8 @@ def train(
         return list_targets(root, {"renderers": names})
 
     def work() -> str:
-        with hold_gpu() as environment:
+        with hold_gpu(list_gpus(), STATE / "locks", f"train {network}") as gpu:
+            environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
             return _run_and_land(f"train-{network}", choose, f"Train {network}", landing, branch, environment)
 
     return conclude(work)

@@ -5,12 +5,17 @@ Rows of a clip are numbered from 0 in the order of its table; every key_step-th 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from models.renderer.flow import FlowPair
+from models.renderer.keys import WeightsError
+from tasks.errors import ToolError
 from tasks.items import Item, ItemStore
 from tasks.tables import (
     BACKGROUND_SCHEMA,
@@ -22,6 +27,9 @@ from tasks.tables import (
     picture_column,
     write_table,
 )
+
+if TYPE_CHECKING:
+    from models.renderer.rife import RifePair
 
 ITEM_FRAMES = 24  # frames between keys: some 20 s of the slowest method's work
 
@@ -35,6 +43,16 @@ class BackgroundSpec:
     first_key: int
     last_key: int
     num_keys: int
+    interpolator: str
+
+
+class Wanted(NamedTuple):
+    """A picture to be made: of row `row`, from those of the rows `before` and `after`. use: "train" or "render"."""
+
+    row: int
+    use: str
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -60,62 +78,92 @@ def runs_of_keys(num_keys: int, key_step: int, height: int, width: int) -> Itera
         yield first, num_keys if last >= num_keys - 1 else last
 
 
-def plan_background(path: Path, key_step: int, key: Callable[..., str]) -> BackgroundPlan:
-    """Cut one clip's backgrounds into items. key: (params section or None, *parts) -> item key."""
+def wanted_pictures(spec: BackgroundSpec) -> Iterator[Wanted]:
+    """What a run of keys needs, in the order in which it is written.
+
+    "train": a key frame made from the key before and the key after it (none for the first and the last key).
+    "render": an in-between frame made from its two keys.
+    """
+    for number in range(spec.first_key, spec.last_key):
+        start, end = number * spec.key_step, (number + 1) * spec.key_step
+        if 0 < number < spec.num_keys - 1:
+            yield Wanted(start, "train", start - spec.key_step, end)
+        if number < spec.num_keys - 1:
+            yield from (Wanted(row, "render", start, end) for row in range(start + 1, end))
+
+
+def plan_background(
+    path: Path, key_step: int, interpolator: str, version: str, key: Callable[..., str]
+) -> BackgroundPlan:
+    """Cut one clip's backgrounds into items.
+
+    Args:
+        version: of the interpolator, where it is not the project's own.
+        key: (*parts) -> item key.
+    """
     table = Table("clip", path)
     num_keys = count_keys(table.num_rows, key_step)
     clip = table.metadata["clip"]
     items = []
     for first, last in runs_of_keys(num_keys, key_step, int(table.metadata["height"]), int(table.metadata["width"])):
-        spec = BackgroundSpec(path, key_step, first, last, num_keys)
+        spec = BackgroundSpec(path, key_step, first, last, num_keys, interpolator)
         rows = [number * key_step for number in range(max(0, first - 1), min(num_keys, last + 1))]
         times = [float(time) for time in table.column("time")[rows[0] : rows[-1] + 1]]
         inputs = hash_rows(table, rows, ("frame", "image"))
         items.append(
             Item(
                 f"{clip} keys {first}-{last - 1}",
-                key(None, inputs, times, key_step, first, last, num_keys),
+                key(inputs, times, key_step, first, last, num_keys, interpolator, version),
                 spec,
             )
         )
     metadata = {name: table.metadata[name] for name in ("clip", "batch", "video", "source_sha256")}
-    return BackgroundPlan(clip, items, metadata | {"key_step": str(key_step), "interpolator": "flow"})
+    metadata |= {"key_step": str(key_step), "interpolator": interpolator}
+    return BackgroundPlan(clip, items, metadata | ({"interpolator_version": version} if version else {}))
 
 
 def make_backgrounds(spec: BackgroundSpec) -> pa.Table:
-    """The backgrounds of a run of keys.
-
-    "train": a key frame made from the key before and the key after it (none for the first and the last key).
-    "render": an in-between frame made from its two keys.
-    """
+    """The backgrounds of a run of keys, by flow or rife. Raises: ToolError where RIFE's weights are missing."""
     table = Table("clip", spec.path)
-    frames, times = table.frames, table.column("time").astype(np.float64)
+    times = table.column("time").astype(np.float64)
+    make_pair = _load_interpolator(spec.interpolator)
     keys: dict[int, Image] = {}
 
-    def key_image(number: int) -> Image:
-        if number not in keys:
-            for old in [n for n in keys if n < number - 2]:
+    def key_image(row: int) -> Image:
+        if row not in keys:
+            for old in [n for n in keys if n < row - 2 * spec.key_step]:
                 del keys[old]
-            keys[number] = table.read_image(number * spec.key_step)
-        return keys[number]
+            keys[row] = table.read_image(row)
+        return keys[row]
 
-    rows: list[tuple[int, str, Image]] = []
-    for number in range(spec.first_key, spec.last_key):
-        if 0 < number < spec.num_keys - 1:
-            before, here, after = (n * spec.key_step for n in (number - 1, number, number + 1))
-            pair = FlowPair(key_image(number - 1), key_image(number + 1))
-            rows.append((here, "train", pair.at(share(times, before, here, after)).image))
-        if number < spec.num_keys - 1:
-            start, end = number * spec.key_step, (number + 1) * spec.key_step
-            pair = FlowPair(key_image(number), key_image(number + 1))
-            rows.extend((row, "render", pair.at(share(times, start, row, end)).image) for row in range(start + 1, end))
+    rows: list[tuple[Wanted, bytes]] = []
+    for (before, after), group in groupby(wanted_pictures(spec), key=lambda wanted: (wanted.before, wanted.after)):
+        pair = make_pair(key_image(before), key_image(after))
+        rows.extend((each, encode_png(pair.at(share(times, before, each.row, after)).image)) for each in group)
+    return background_rows(table, rows)
+
+
+def _load_interpolator(name: str) -> "type[FlowPair] | partial[RifePair]":
+    if name == "flow":
+        return FlowPair
+    from models.renderer.rife import RifePair, load_rife  # here: torch takes seconds to import
+
+    try:
+        return partial(RifePair, network=load_rife())
+    except WeightsError as error:
+        raise ToolError(str(error)) from error
+
+
+def background_rows(table: Table, rows: list[tuple[Wanted, bytes]]) -> pa.Table:
+    """Pictures (PNG) of a clip's rows as a part of its background table."""
+    frames = table.frames
     return pa.Table.from_arrays(
         [
-            pa.array([int(frames[row]) for row, _, _ in rows], pa.int32()),
-            pa.array([use for _, use, _ in rows], pa.string()),
+            pa.array([int(frames[wanted.row]) for wanted, _ in rows], pa.int32()),
+            pa.array([wanted.use for wanted, _ in rows], pa.string()),
             picture_column(
-                (encode_png(image) for _, _, image in rows),
-                (f"{int(frames[row]):06d}.{use}.png" for row, use, _ in rows),
+                (data for _, data in rows),
+                (f"{int(frames[wanted.row]):06d}.{wanted.use}.png" for wanted, _ in rows),
             ),
         ],
         schema=BACKGROUND_SCHEMA,

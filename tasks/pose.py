@@ -1,4 +1,4 @@
-"""Pose of a clip's frames: one person's 19 joints, from MediaPipe run as a worker, or from OpenPose's JSON files.
+"""Pose of a clip's frames: one person's 19 joints, from MediaPipe run as a worker, or from a JSON file a frame.
 
 Axes: T frames, J joints (19), P points of the estimator (33 body, 21 left hand, 21 right hand), D (x px, y px,
 score 0..1). (0, 0, 0) = not seen.
@@ -20,14 +20,14 @@ from models.pose.follow import Anchor, Candidate, Track, appearance, crop_around
 from models.pose.repair import repair_poses
 from models.skeleton import (
     NUM_HAND_POINTS,
-    FloatArray,
+    NUM_JOINTS,
     Joint,
     is_seen,
-    joints_from_body_25,
     joints_from_mediapipe,
     torso_length,
 )
 from tasks.errors import SourceError
+from tasks.people import NUM_OPENPOSE_POINTS, Person, drop_unseen, read_people
 from tasks.workers.contract import run_worker, write_request
 from tasks.workers.environment import prepare_mediapipe
 
@@ -35,15 +35,9 @@ Image = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# MediaPipe places every one of its points, in the picture or not, and says how visible each is. Hidden limbs are kept
-# with their low score: the guess is better than none for carrying pixels, and the score tells. Under this it is a
-# guess at random.
-MIN_VISIBILITY = 0.05
-MAX_OUTSIDE = 0.1  # of the picture's longer side; farther out nothing can be drawn and nothing was seen
 MAX_SAME_PERSON = 0.5  # torsos between the trunks of two detections of one person in one frame
 NUM_BODY_POINTS = 33
 NUM_POINTS = NUM_BODY_POINTS + 2 * NUM_HAND_POINTS
-NUM_BODY_25_POINTS = 25
 _OPENPOSE_NAME = re.compile(r"(\d+)_keypoints\.json$")
 
 
@@ -79,7 +73,8 @@ class PoseResult(NamedTuple):
 
     tracked_TJD (T, 19, 3) float32.  static_TJD: the same from the frame alone, or None where there is one detection.
     keypoints_TK (T, K) float32: the estimator's raw points, flattened; mediapipe: tracked then static, each body 33,
-    left hand 21, right hand 21 (x px, y px, score), K = 450; openpose: body 25, left, right hand 21, K = 201.
+    left hand 21, right hand 21 (x px, y px, score), K = 450; openpose: body 25, left, right hand 21, K = 201;
+    alphapose: K = 408.
     mattes: an 8-bit PNG a frame, or None where there is none.  tracks: of everybody, where they were wanted.
     """
 
@@ -220,14 +215,6 @@ def _to_joints(points_TPD: Float32Array, size_px: tuple[int, int]) -> Float32Arr
     return drop_unseen(joints_from_mediapipe(body, left, right), size_px).astype(np.float32)
 
 
-def drop_unseen(joints_px_TJD: FloatArray, size_px: tuple[int, int]) -> FloatArray:
-    """Set to (0, 0, 0) the joints that are guessed, or farther outside the picture than a tenth of its longer side."""
-    margin = MAX_OUTSIDE * max(size_px)
-    xy = joints_px_TJD[..., :2]
-    is_near = ((xy >= -margin) & (xy <= np.array(size_px) + margin)).all(axis=-1)
-    return np.where((is_near & (joints_px_TJD[..., 2] >= MIN_VISIBILITY))[..., None], joints_px_TJD, 0.0)
-
-
 def _crops_to_rerun(found: _Detections) -> dict[int, list[int]]:
     """Where in the sequence the tracked detection is not the person, and the box to look into there."""
     tracked, static = (_to_joints(points, found.size_px) for points in (found.tracked_TPD, found.static_TPD))
@@ -303,7 +290,7 @@ def _finish(found: _Detections, rerun: list[int]) -> PoseResult:
 
 
 def read_openpose(folder: Path, sequence: PoseSequence) -> PoseResult:
-    """One person's poses from a folder of OpenPose JSON: `NAME_000000000012_keypoints.json` is frame 12.
+    """One person's poses from a folder of JSON (tasks/people.py): `NAME_000000000012_keypoints.json` is frame 12.
 
     Of several people the same one is followed through the frames. Others than the sequence's frames are not looked at.
 
@@ -318,55 +305,28 @@ def read_openpose(folder: Path, sequence: PoseSequence) -> PoseResult:
             raise SourceError(f"{path}: frame {int(match[1])} is there twice; keep one video's files in {folder}")
         if match:
             files[int(match[1])] = path
-    people: list[list[Float32Array]] = []
+    people: list[list[Person]] = []
     candidates = []
     for frame, image in zip(sequence.frames, sequence.images, strict=True):
         if frame not in files:
             raise SourceError(
                 f"{folder}: no *_{frame:012d}_keypoints.json for frame {frame}; run OpenPose on the whole video"
             )
-        people.append(_read_people(files[frame]))
-        joints = [_openpose_joints(points[None])[0] for points in people[-1]]
-        candidates.append([(each, appearance(image, each)) for each in joints])
+        people.append(read_people(files[frame], (image.shape[1], image.shape[0])))
+        candidates.append([(each.joints_px_JD, appearance(image, each.joints_px_JD)) for each in people[-1]])
     chosen = follow_person(candidates, sequence.anchors)
-    nobody = np.zeros((NUM_BODY_25_POINTS + 2 * NUM_HAND_POINTS, 3), np.float32)
-    points_TPD = np.stack(
-        [nobody, *(row[index] if index >= 0 else nobody for row, index in zip(people, chosen, strict=True))]
-    )[1:]
+    num_points = {len(person.points_PD) for row in people for person in row} or {NUM_OPENPOSE_POINTS}
+    if len(num_points) > 1:
+        raise SourceError(f"{folder}: holds people of {min(num_points)} and of {max(num_points)} points; keep one kind")
+    nobody = Person(np.zeros((num_points.pop(), 3), np.float32), np.zeros((NUM_JOINTS, 3), np.float32))
+    followed = [row[index] if index >= 0 else nobody for row, index in zip(people, chosen, strict=True)]
+    points_TPD = np.stack([nobody.points_PD, *(person.points_PD for person in followed)])[1:]
     return PoseResult(
         name=sequence.name,
         frames=tuple(sequence.frames),
-        tracked_TJD=_openpose_joints(points_TPD),
+        tracked_TJD=np.stack([nobody.joints_px_JD, *(person.joints_px_JD for person in followed)])[1:],
         static_TJD=None,
         keypoints_TK=points_TPD.reshape(len(points_TPD), -1),
         mattes=[None] * len(points_TPD),
         tracks=find_tracks(candidates, sequence.num_lead) if sequence.is_part else [],
     )
-
-
-def _openpose_joints(points_TPD: Float32Array) -> Float32Array:
-    body, left, right = np.split(points_TPD, [NUM_BODY_25_POINTS, NUM_BODY_25_POINTS + NUM_HAND_POINTS], axis=1)
-    return joints_from_body_25(body, left, right).astype(np.float32)
-
-
-def _read_people(path: Path) -> list[Float32Array]:
-    """(67, 3) for each person of one file: body 25, left hand 21, right hand 21; hands may be left out."""
-    parts = (
-        ("pose_keypoints_2d", NUM_BODY_25_POINTS),
-        ("hand_left_keypoints_2d", NUM_HAND_POINTS),
-        ("hand_right_keypoints_2d", NUM_HAND_POINTS),
-    )
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["people"]
-        people = [
-            [np.array(person.get(key) or [0.0] * count * 3, np.float32) for key, count in parts] for person in listed
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{path}: not a JSON file as OpenPose writes it ({error}); write it anew") from error
-    for person in people:
-        for values, (key, count) in zip(person, parts, strict=True):
-            if values.shape != (count * 3,):
-                raise SourceError(
-                    f"{path}: {key} has {values.size} numbers, not {count * 3}; run OpenPose with --model_pose BODY_25"
-                )
-    return [np.concatenate(person).reshape(-1, 3) for person in people]

@@ -18,9 +18,12 @@ import pyarrow as pa
 
 from models.pose.follow import Anchor, Track, link_tracks
 from models.skeleton import NUM_JOINTS
+from tasks.errors import TableError
 from tasks.items import Item, ItemStore, hash_file, item_key
 from tasks.pose import MediapipeSettings, PoseResult, PoseSequence, estimate_mediapipe, read_openpose, repair_pass
-from tasks.tables import MAX_CHUNK_FRAMES, POSE_SCHEMA, Table, hash_rows, write_table
+from tasks.tables import MAX_CHUNK_FRAMES, POSE_SCHEMA, Table, hash_rows, read_poses, write_table
+
+Worker = Literal["mediapipe", "alphapose", "openpose", "imported"]
 
 # A long pass is cut into chunks. Each begins some frames early, so that the estimator's tracker has found the person,
 # and we have seen who it is, when the chunk's own frames come. Who the clip's person is, is decided when all chunks are
@@ -49,6 +52,7 @@ _CHUNK_SCHEMA = pa.schema(
 class PassSpec:
     """A chunk of one pass over the pictures of a table. rows: the first num_lead only to warm up.
 
+    given: poses that exist already, a folder of JSON files or a pose table; None = mediapipe finds them.
     is_part, anchors: see PoseSequence.
     """
 
@@ -58,7 +62,7 @@ class PassSpec:
     which: str
     rows: tuple[int, ...]
     num_lead: int
-    openpose: Path | None
+    given: Path | None
     is_part: bool
     anchors: tuple[Anchor, ...] = ()
 
@@ -76,28 +80,40 @@ class PosePlan:
         return [item for chunks in self.passes for item in chunks]
 
 
+def given_poses(worker: Worker, source: Path, clip: str) -> tuple[Path | None, list[Path]]:
+    """Where a clip's poses are that exist already, and the files that hold them; (None, []) where mediapipe finds them.
+
+    Args: source: folder of a folder of JSON files a clip (openpose, alphapose) or a pose table a clip (imported).
+    """
+    if worker == "mediapipe":
+        return None, []
+    if worker == "imported":
+        return source / f"{clip}.parquet", [path for path in [source / f"{clip}.parquet"] if path.is_file()]
+    return source / clip, list_openpose(source / clip)
+
+
 def plan_poses(
     path: Path,
     key_steps: Sequence[int],
-    worker: Literal["mediapipe", "openpose"],
-    openpose: Path,
+    worker: Worker,
+    source: Path,
     version: str,
     key: Callable[..., str],
 ) -> PosePlan:
     """Cut the passes over one clip into items.
 
     Args:
-        openpose: folder of folders of OpenPose JSON, one a clip; read where the worker is openpose.
+        source: see given_poses.
         version: of the estimator, for the record.
         key: (*parts) -> item key.
     """
     table = Table("clip", path)
     clip = table.metadata["clip"]
-    folder = openpose / clip if worker == "openpose" else None
-    given = [(each.name, hash_file(each)) for each in list_openpose(folder)] if folder else []
+    place, files = given_poses(worker, source, clip)
+    given = [(each.name, hash_file(each)) for each in files]
     passes = [(f"observed-{step}", range(0, table.num_rows, step)) for step in sorted(key_steps)]
     chunks = [
-        plan_pass(table, which, rows, folder, partial(key, given))
+        plan_pass(table, which, rows, place, partial(key, worker, given))
         for which, rows in [*passes, ("truth", range(table.num_rows))]
     ]
     metadata = {name: table.metadata[name] for name in ("clip", "batch", "video", "source_sha256")}
@@ -108,7 +124,7 @@ def plan_pass(
     table: Table,
     which: str,
     rows: Sequence[int],
-    openpose: Path | None,
+    given: Path | None,
     key: Callable[..., str],
     chunk_frames: int = MAX_CHUNK_FRAMES,
 ) -> list[Item]:
@@ -118,7 +134,7 @@ def plan_pass(
     for start in range(0, len(rows), chunk_frames):
         lead = min(start, LEAD_FRAMES)
         chunk = tuple(rows[start - lead : start + chunk_frames])
-        spec = PassSpec(table.kind, clip, table.path, which, chunk, lead, openpose, len(rows) > chunk_frames)
+        spec = PassSpec(table.kind, clip, table.path, which, chunk, lead, given, len(rows) > chunk_frames)
         inputs = hash_rows(table, chunk, ("frame", "image"))
         items.append(Item(f"{clip} {which} {start}-", key(inputs, which, lead, spec.is_part), spec))
     return items
@@ -195,15 +211,43 @@ def estimate_group(
 ) -> Iterator[tuple[int, pa.Table]]:
     """The poses of a group of chunks; with mediapipe, by one call of its worker."""
     specs: list[PassSpec] = [item.args for item in items]
-    if specs[0].openpose is not None:
+    if specs[0].given is not None:
         for index, spec in enumerate(specs):
-            assert spec.openpose is not None
-            yield index, _chunk_table(spec, read_openpose(spec.openpose, _read_sequence(spec)))
+            assert spec.given is not None
+            read = read_imported if spec.given.suffix == ".parquet" else read_openpose
+            yield index, _chunk_table(spec, read(spec.given, _read_sequence(spec)))
         return
     work_dir.mkdir(parents=True, exist_ok=True)
     sequences = [_read_sequence(spec) for spec in specs]
     for index, found in enumerate(estimate_mediapipe(sequences, work_dir, settings)):
         yield index, _chunk_table(specs[index], found)
+
+
+def read_imported(path: Path, sequence: PoseSequence) -> PoseResult:
+    """One person's poses from a pose table that was imported; who the person is was decided where it was made.
+
+    Of its passes the one over every frame is taken. Raises: TableError where it lacks a frame of the clip.
+    """
+    table = Table("pose", path)
+    rows, joints_px_TJD = read_poses(table, "truth")
+    row_of = dict(zip(table.frames[rows].tolist(), range(len(rows)), strict=True))
+    missing = [frame for frame in sequence.frames if frame not in row_of]
+    if missing:
+        raise TableError(
+            f"{path}: lacks frame {missing[0]} of the clip; import it with --batch, which gives its rows the frame"
+            " numbers of the catalogue"
+        )
+    wanted = [row_of[frame] for frame in sequence.frames]
+    keypoints = [table.read_cell("keypoints", int(rows[row])) for row in wanted]
+    return PoseResult(
+        name=sequence.name,
+        frames=tuple(sequence.frames),
+        tracked_TJD=joints_px_TJD[wanted].astype(np.float32),
+        static_TJD=None,
+        keypoints_TK=np.array(keypoints, np.float32),
+        mattes=[None] * len(wanted),
+        tracks=[],
+    )
 
 
 def _read_sequence(spec: PassSpec) -> PoseSequence:

@@ -275,7 +275,8 @@ def _between(
             if method == "neural":
                 assert some_joints is not None
                 renderer = Path(settings.renderer)
-                made = render_neural(pair, shares, some_joints, renderer, settings.background, settings.base)
+                behind = render_between(settings.background, pair, shares, some_joints, settings.base)
+                made = render_neural(pair, some_joints, [frame.image for frame in behind], renderer)
             else:
                 made = render_between(method, pair, shares, some_joints, settings.base)
         except WeightsError as error:

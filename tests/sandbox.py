@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_SOURCE = "data/raw/embedded/no-source"
 SHARED = ROOT.parent / "shared"
 FOOTAGE = SHARED / "footage"
 BIN = Path(sys.executable).parent
@@ -109,9 +110,12 @@ def set_batches(
     text = re.sub(r"num_steps: \d+\n", "num_steps: 2\n", text)
     lines = [text, "batches:"]
     for batch in batches:
-        lines.append(f"  {batch}: {{key_steps: [{key_step}], openpose: data/raw/embedded/openpose}}")
+        lines.append(f"  {batch}: {{key_steps: [{key_step}], pose: {{worker: mediapipe, source: {NO_SOURCE}}}}}")
     lines.append("backgrounds:")
-    lines += [f"  {batch}-{key_step}: {{batch: {batch}, key_step: {key_step}}}" for batch in batches]
+    lines += [
+        f"  {batch}-{key_step}: {{batch: {batch}, key_step: {key_step}, interpolator: flow, source: {NO_SOURCE}}}"
+        for batch in batches
+    ]
     lines += ["renderers: {}", "renders:"]
     for batch in batches:
         lines += [

@@ -4,9 +4,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from flows.alphapose import find_people
 from flows.poses import estimate_passes
 from flows.stage import Stage, note_missing_clips
-from tasks.pose_passes import list_openpose, plan_poses, write_poses
+from tasks.pose_passes import given_poses, plan_poses, write_poses
 from tasks.tables import list_tables
 
 TOOLS = ("mediapipe", "numpy", "opencv", "pyarrow")
@@ -15,17 +16,18 @@ SCRIPTS = ("tasks/workers/mediapipe_worker.py",)
 
 def run(stage: Stage) -> None:
     params, batch = stage.params.pose, stage.params.batches[stage.item]
-    clips, openpose = stage.data(stage.item, "clips"), Path(batch.openpose)
+    worker, source = batch.pose.worker, Path(batch.pose.source)
+    clips = stage.data(stage.item, "clips")
     note_missing_clips(stage, clips)
-    version = stage.tools["mediapipe"] if params.worker == "mediapipe" else "BODY_25"
     paths = {path.stem: path for path in list_tables(clips)}
-    files = {clip: [path] for clip, path in paths.items()}
-    if params.worker == "openpose":
-        files = {clip: [path, *list_openpose(openpose / clip)] for clip, path in paths.items()}
-    outputs = stage.outputs(files, params, sorted(batch.key_steps))
+    version = {"mediapipe": stage.tools["mediapipe"], "openpose": "BODY_25"}.get(worker, "")
+    if worker == "alphapose":
+        source, version = find_people(stage, paths)
+    files = {clip: [path, *given_poses(worker, source, clip)[1]] for clip, path in paths.items()}
+    outputs = stage.outputs(files, params, sorted(batch.key_steps), worker)
     key = partial(stage.key, params)
     todo = stage.pending(outputs)
-    plans = [plan_poses(paths[each.name], batch.key_steps, params.worker, openpose, version, key) for each in todo]
+    plans = [plan_poses(paths[each.name], batch.key_steps, worker, source, version, key) for each in todo]
     passes = iter(estimate_passes(stage, [chunks for plan in plans for chunks in plan.passes]))
     final = [replace(plan, passes=[next(passes) for _ in plan.passes]) for plan in plans]
     stage.write(

@@ -16,41 +16,19 @@ Standard input: a pipe that the caller holds. When it ends, the caller is gone, 
 Results: exactly the files that the caller expects: a missing or a surplus file is a fault.
 """
 
-import contextlib
 import json
-import os
-import queue
 import re
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.errors import ToolError
+from tasks.workers.process import run_process
 
 USER_ERROR = 2
 _PROGRESS = re.compile(r"progress (\d+) (\d+)\s*$")
 _SHOWN_FILES = 3
-
-# Runs in the new process before the command takes its place: from then on the kernel kills it when its parent dies. A
-# preexec_fn would do the same, but may deadlock in a parent with threads. The parent may die before the call: hence the
-# second check.
-_LAUNCHER = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes, signal
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"cannot start {sys.argv[2]}: {error.strerror}")
-"""
 
 
 def write_request(path: Path, sequences: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
@@ -81,73 +59,21 @@ def run_worker(
     Raises: ToolError if it refuses, fails, falls silent, or leaves a file out or over. Whatever ends this call early
             (an exception, Ctrl-C, the death of this process), nothing of the worker goes on running.
     """
-    # Another environment's packages must not reach the worker's Python.
-    environment = {
-        key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    }
     log = request.with_suffix(".log")
-    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+
+    def read_line(line: str) -> bool:
+        match = _PROGRESS.match(line)
+        if match and on_progress:
+            on_progress(int(match[1]), int(match[2]))
+        return match is not None
+
     with log.open("wb") as log_file:
-        process = subprocess.Popen(
-            [*launcher, *command, str(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            env=environment,
-            process_group=0,
-        )
-    try:
-        is_in_time = _follow(process, timeout_s, on_progress)
-    finally:
-        # Its helpers too, on the good path as well: nothing may write after this call.
-        _kill_group(process)
-    if not is_in_time:
+        code = run_process([*command, str(request)], read_line, timeout_s, errors=log_file)
+    if code is None:
         raise ToolError(f"{name}: no progress for {timeout_s:g} s, so it was stopped; its messages are in {log}")
-    if process.returncode != 0:
-        _raise_failure(name, process.returncode, log)
+    if code != 0:
+        _raise_failure(name, code, log)
     _check_results(name, expected)
-
-
-def _follow(process: subprocess.Popen[bytes], timeout_s: float, on_progress: Callable[[int, int], None] | None) -> bool:
-    """Hand on progress until the worker ends (True) or is silent for too long (False)."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def read_output() -> None:
-        for line in process.stdout or ():
-            lines.put(line)
-
-    reader = threading.Thread(target=read_output, daemon=True)
-    reader.start()
-    deadline = time.monotonic() + timeout_s
-    has_ended = False
-    while True:
-        try:
-            line = lines.get(timeout=0.05)
-        except queue.Empty:
-            # Only after an empty look at the queue is everything that the worker said before its end handed on. The
-            # pipe's end says nothing: a helper of the worker's may hold it open.
-            if has_ended:
-                return True
-            if process.poll() is not None:
-                reader.join(timeout=1)
-                has_ended = True
-            elif time.monotonic() > deadline:
-                return False
-            continue
-        match = _PROGRESS.match(line.decode("utf-8", "replace"))
-        if match:
-            deadline = time.monotonic() + timeout_s
-            if on_progress:
-                on_progress(int(match[1]), int(match[2]))
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says it the second way
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _raise_failure(name: str, code: int, log: Path) -> NoReturn:

@@ -5,7 +5,8 @@ import pytest
 
 from models.skeleton import Joint
 from tasks.errors import SourceError
-from tasks.pose import PoseSequence, drop_unseen, read_openpose
+from tasks.people import drop_unseen
+from tasks.pose import PoseSequence, read_openpose
 from tests.tasks.openpose_samples import person_at, write
 
 
