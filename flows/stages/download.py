@@ -13,7 +13,7 @@ TOOLS: tuple[str, ...] = ()
 
 
 def run(stage: Stage) -> None:
-    catalog = read_catalog(ROOT, stage.item)
+    catalog = read_catalog(ROOT, stage.item, needs_clips=False)
     params = stage.params.download
     settings = DownloadSettings(
         missing=params.missing,
