@@ -18,6 +18,7 @@ NumKeys = Annotated[int, Field(ge=0)]
 FaultyKeys = Annotated[tuple[NumKeys, NumKeys, NumKeys], Field(strict=False)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
 KeyStep = Annotated[int, Field(ge=2, le=64)]
+TrainStep = Annotated[int, Field(ge=1, le=64)]  # 1 = every frame of a clip is a key: for training, not for renders
 
 
 class Section(BaseModel):
@@ -241,20 +242,20 @@ class MocapParams(Section):
 
 
 class BatchParams(Section):
-    key_steps: list[KeyStep] = Field(min_length=1)
+    key_steps: list[TrainStep] = Field(min_length=1)
     openpose: str
 
 
 class BackgroundSet(Section):
     batch: Name
-    key_step: KeyStep
+    key_step: TrainStep
 
 
 class RendererSet(Section):
     batch: Name
     videos: list[str]
-    split: Literal["train", "test", "all"]
-    key_step: KeyStep
+    split: Literal["train", "clean", "test", "all"]
+    key_step: TrainStep
     background: Literal["base", "warp"]
     base: Literal["rife", "flow"] = "rife"
     height: int = Field(ge=64, le=2048, multiple_of=16)
@@ -263,6 +264,7 @@ class RendererSet(Section):
 
 class RenderSet(Section):
     batch: Name
+    videos: list[str] = []
     split: Literal["train", "test"]
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"]

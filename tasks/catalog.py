@@ -106,7 +106,10 @@ def read_catalog(root: Path, batch: str, *, needs_clips: bool = True) -> Catalog
 
 
 def parse_catalog(root: Path, batch: str) -> tuple[Catalog, list[CatalogError]]:
-    """What is right in one batch, and a sentence for each row that is not. Raises: CatalogError for a bad batch name."""
+    """What is right in one batch, and a sentence for each row that is not.
+
+    Raises: CatalogError for a batch's name that is none.
+    """
     if not _ID.fullmatch(batch):
         raise CatalogError(f"batch {batch!r}: {_ID_RULE}")
     folder = root / "catalog" / batch
@@ -240,7 +243,9 @@ def _video_row(row: _Row) -> VideoRow:
     source = row.parsed("source", parse_source)
     assert isinstance(source, Source)
     if source.scheme == "gdrive" and not row.cells["fps"]:
-        raise row.fail("fps", "is empty; a folder of pictures states no rate: write its pictures per second, such as 30")
+        raise row.fail(
+            "fps", "is empty; a folder of pictures states no rate: write its pictures per second, such as 30"
+        )
     if source.scheme not in ("gdrive", "file") and row.cells["fps"]:
         raise row.fail("fps", "is for folders of pictures; a film states its own: leave it empty")
     sha256 = row.cells["sha256"] or None

@@ -146,7 +146,10 @@ def _sha256(path: Path) -> str:
 
 def _say_failures(failures: dict[str, str], wanted: list[WantedVideo], settings: DownloadSettings) -> str:
     listed = "; ".join(
-        f"video {item.video}: {item.source}: {failures[item.video]}" for item in wanted if item.video in failures
+        f"video {item.video}: {item.source}: {failures[item.video]}"
+        + (f" (on it hang {item.hanging})" if item.hanging else "")
+        for item in wanted
+        if item.video in failures
     )
     if settings.missing == "skip":
         return f"none of {len(wanted)} videos is left: {listed}"

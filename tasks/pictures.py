@@ -66,7 +66,7 @@ def pack_tar(archive_path: Path, folder: str, target: Path) -> None:
     """Pack the numbered pictures of one folder of a tar archive (plain or compressed).
 
     An archive with a member that leaves its folder (an absolute path, "..") is refused whole; so are a link or a
-    device among the pictures, a picture or a sum of them that is out of all proportion. Other members are not looked at.
+    device among the pictures, and a picture or a sum of them out of all proportion. Other members are not looked at.
 
     Args: folder: its path in the archive, with or without the folders above it: val/test_img is found in subject1/.
     Raises: SourceError with the reason.
@@ -102,7 +102,9 @@ def _members_of(archive: tarfile.TarFile, folder: str) -> dict[str, tarfile.TarI
         if parts[-len(wanted) :] != wanted or member.isdir():
             continue
         if not member.isreg():
-            raise SourceError(f"the archive's member {member.name!r} is a link or a device, where a picture is expected")
+            raise SourceError(
+                f"the archive's member {member.name!r} is a link or a device, where a picture is expected"
+            )
         num_bytes += member.size
         if member.size > MAX_PICTURE_BYTES or num_bytes > MAX_TOTAL_BYTES:
             raise SourceError(f"the archive's pictures are too large at {member.name!r}: {num_bytes} bytes so far")
@@ -126,7 +128,9 @@ def _numbered(names: Iterable[str], where: str) -> dict[int, str]:
             continue
         match = _PICTURE.fullmatch(name)
         if not match:
-            raise SourceError(f"{where}{name}: its name does not end in a number; name the pictures like frame000012.png")
+            raise SourceError(
+                f"{where}{name}: its name does not end in a number; name the pictures like frame000012.png"
+            )
         number = int(match["number"])
         if number in found:
             raise SourceError(f"{where}{name} and {found[number]} are both frame {number}; keep one")

@@ -34,12 +34,16 @@ class Source:
 
 @dataclass(frozen=True)
 class WantedVideo:
-    """A video of the catalogue: its id (also its file's name), source, licence, and hash where known."""
+    """A video of the catalogue: its id (also its file's name), source, licence, and hash where known.
+
+    hanging: in words, what goes with it; said when it fails.
+    """
 
     video: str
     source: str
     licence: str
     sha256: str | None
+    hanging: str = ""
 
 
 def parse_source(uri: str) -> Source:

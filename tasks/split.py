@@ -86,7 +86,9 @@ def _rate(catalog: Catalog, video: str, info: VideoInfo | PicturesInfo) -> Fract
             raise VideoError(f"video {video}: is a film, which states its own rate; leave fps empty in videos.csv")
         return info.average_fps
     if fps is None:
-        raise VideoError(f"video {video}: is a folder of pictures, whose rate videos.csv must state; fill in column fps")
+        raise VideoError(
+            f"video {video}: is a folder of pictures, whose rate videos.csv must state; fill in column fps"
+        )
     return fps
 
 

@@ -64,8 +64,8 @@ def test_all_sets_have_the_same_keys():
         ("motion: robust,", "motion: learned,", r"renders.warp-4: motion learned does not fit motion_model .*no-model"),
         (
             "key_steps: [4, 8]\n    o",
-            "key_steps: [4, 1]\n    o",
-            r"batches.sample.key_steps.1: .*greater than or equal to 2",
+            "key_steps: [4, 0]\n    o",
+            r"batches.sample.key_steps.1: .*greater than or equal to 1",
         ),
         ("flow-8: {batch: sample", "flow-8: {batch: simple", r"renders.flow-8: batch simple has no key step 8"),
         (
