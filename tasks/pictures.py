@@ -82,7 +82,7 @@ def pack_tar(archive_path: Path, folder: str, target: Path) -> None:
                     assert picture is not None  # for mypy: a regular file
                     _add(packed, name, picture, members[name].size)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise SourceError(f"not a whole tar archive ({error}); get it again") from error
+        raise SourceError(f"not a whole tar archive ({str(error).splitlines()[0]}); get it again") from error
 
 
 def _members_of(archive: tarfile.TarFile, folder: str) -> dict[str, tarfile.TarInfo]:
