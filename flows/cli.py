@@ -19,7 +19,7 @@ INTERRUPTED = 130
 _Method = Literal["warp", "neural", "rife", "flow", "blend"]
 _Motion = Literal["learned", "robust", "cubic", "linear"]
 _Base = Literal["rife", "flow"]
-_Background = Literal["warp", "rife", "flow"]
+_Background = Literal["warp", "base"]
 _Audio = Literal["keep", "stretch", "drop"]
 Missing = Literal["fail", "skip"]
 Landing = Literal["push", "branch"]
@@ -152,7 +152,9 @@ def render(
     method: Annotated[_Method, typer.Option(help="what makes the frames between")] = "warp",
     motion: Annotated[_Motion, typer.Option(help="what the person's joints do between the frames")] = "learned",
     base: Annotated[_Base, typer.Option(help="what warp works over; flow where rife is not installed")] = "rife",
-    background: Annotated[_Background, typer.Option(help="what neural paints over")] = "warp",
+    background: Annotated[
+        _Background, typer.Option(help="what neural paints over; base = the frames of --base")
+    ] = "warp",
     renderer: Annotated[Path | None, typer.Option(help="folder of a trained renderer, for method neural")] = None,
     motion_model: Annotated[Path | None, typer.Option(help="folder of a motion network, for motion learned")] = None,
     audio: Annotated[_Audio | None, typer.Option(help="keep by default; with --slow drop, or stretch")] = None,

@@ -20,6 +20,7 @@ Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alo
 KeyStep = Annotated[int, Field(ge=2, le=64)]
 Gpu = Annotated[int, Field(ge=0, le=1023)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TrainStep = Annotated[int, Field(ge=1, le=64)]  # 1 = every frame of a clip is a key: for training, not for renders
 
 
 # A dependency cannot be conditional: what uses no folder of the user's names this one, which is empty.
@@ -265,13 +266,13 @@ class BatchPose(Section):
 
 
 class BatchParams(Section):
-    key_steps: list[KeyStep] = Field(min_length=1)
+    key_steps: list[TrainStep] = Field(min_length=1)
     pose: BatchPose
 
 
 class BackgroundSet(Section):
     batch: Name
-    key_step: KeyStep
+    key_step: TrainStep
     interpolator: Literal["flow", "rife", "dain", "imported"]
     source: str
 
@@ -279,8 +280,8 @@ class BackgroundSet(Section):
 class RendererSet(Section):
     batch: Name
     videos: list[str]
-    split: Literal["train", "test", "all"]
-    key_step: KeyStep
+    split: Literal["train", "clean", "test", "all"]
+    key_step: TrainStep
     background: Literal["base", "warp"]
     base: Literal["rife", "flow"] = "rife"
     height: int = Field(ge=64, le=2048, multiple_of=16)
@@ -289,6 +290,7 @@ class RendererSet(Section):
 
 class RenderSet(Section):
     batch: Name
+    videos: list[str] = []
     split: Literal["train", "test"]
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"]

@@ -9,10 +9,10 @@ from flows.progress import say
 from flows.project import ROOT
 from flows.raw_data import bring_raw_data
 from models.renderer.keys import WeightsError, find_rife_weights
-from models.renderer.methods import Background, Base, available_base
+from models.renderer.methods import Base, available_base
 from tasks.errors import ParamsError, ToolError
 from tasks.mux import FORMATS
-from tasks.render import Method, Motion, RenderSettings
+from tasks.render import Background, Method, Motion, RenderSettings
 from tasks.timeline import Pace
 
 Audio = Literal["keep", "stretch", "drop"]
@@ -25,7 +25,7 @@ class RenderOptions:
     """What the command line says.
 
     motion_model: checkpoint folder of a learned motion; None = the embedded one.
-    renderer: of method neural, which paints over the frames of the method `background`.
+    renderer: of method neural, which paints over the frames of `background`: warp | base.
     audio, crf, workers: None = as the pace or params.yaml has it.
     """
 
@@ -107,7 +107,7 @@ def choose_settings(options: RenderOptions) -> RenderSettings:
     """
     method, base = options.method, available_base(options.base)
     try:
-        if method == "rife" or (method == "neural" and options.background == "rife"):
+        if method == "rife" or (method == "neural" and options.background == "base" and options.base == "rife"):
             find_rife_weights()
     except WeightsError as error:
         raise ToolError(str(error)) from error

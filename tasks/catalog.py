@@ -7,27 +7,33 @@ import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 from tasks.errors import CatalogError
-from tasks.sources import WantedVideo, parse_source
+from tasks.sources import Source, WantedVideo, parse_source
 from tasks.video import Crop
 
-VIDEO_COLUMNS = ("video", "source", "licence", "sha256", "num_frames", "crop")
+VIDEO_COLUMNS = ("video", "source", "licence", "sha256", "num_frames", "crop", "fps")
 CLIP_COLUMNS = ("clip", "video", "split", "subject", "first", "last", "step", "frames", "width", "height")
 SPLITS = ("train", "test")
 MAX_SIDE_PX = 8192
+MAX_FPS = 1000
 
 # An id becomes a file's name, so it must not leave its folder or start like an option.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FPS = re.compile(r"\d{1,7}(?:\.\d{1,6}|/0*[1-9]\d{0,6})?")
 _SPAN = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?")
 
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One video of a batch. num_frames: None = not known before it is there. crop: None = the whole picture."""
+    """One video of a batch. num_frames: None = not known before it is there. crop: None = the whole picture.
+
+    fps: pictures per second of a folder of pictures; None for a film, which states its own.
+    """
 
     video: str
     source: str
@@ -35,6 +41,7 @@ class VideoRow:
     sha256: str | None
     num_frames: int | None
     crop: Crop | None
+    fps: Fraction | None = None
 
     def wanted(self) -> WantedVideo:
         return WantedVideo(video=self.video, source=self.source, licence=self.licence, sha256=self.sha256)
@@ -81,27 +88,56 @@ def parse_frames(text: str) -> tuple[int, ...]:
     return tuple(frames)
 
 
-def read_catalog(root: Path, batch: str) -> Catalog:
+def read_catalog(root: Path, batch: str, *, needs_clips: bool = True) -> Catalog:
     """Read and check one batch.
 
+    Args: needs_clips: False = clips.csv may have a header alone (a batch whose clips are still to be chosen).
     Raises: CatalogError naming file, row (the header is row 1), column and the remedy.
+    """
+    catalog, faults = parse_catalog(root, batch)
+    if faults:
+        raise faults[0]
+    if needs_clips and not catalog.clips:
+        raise CatalogError(
+            f"catalog/{batch}/clips.csv: has a header and no rows; add at least one, or have some proposed:"
+            f" inbetween catalog add {batch}"
+        )
+    return catalog
+
+
+def parse_catalog(root: Path, batch: str) -> tuple[Catalog, list[CatalogError]]:
+    """What is right in one batch, and a sentence for each row that is not.
+
+    Raises: CatalogError for a batch's name that is none.
     """
     if not _ID.fullmatch(batch):
         raise CatalogError(f"batch {batch!r}: {_ID_RULE}")
     folder = root / "catalog" / batch
+    faults: list[CatalogError] = []
     videos: dict[str, VideoRow] = {}
     clips: dict[str, ClipRow] = {}
-    for row in _read_rows(folder / "videos.csv", root, VIDEO_COLUMNS, optional=("sha256", "num_frames", "crop")):
-        video = _video_row(row)
-        row.refuse_duplicate("video", video.video, videos)
-        videos[video.video] = video
+    broken: set[str] = set()  # videos whose clips cannot be checked
     for row in _read_rows(
-        folder / "clips.csv", root, CLIP_COLUMNS, optional=("subject", "first", "last", "step", "frames")
+        folder / "videos.csv", root, VIDEO_COLUMNS, ("sha256", "num_frames", "crop", "fps"), faults, needs_rows=True
     ):
-        clip = _clip_row(row, videos)
-        row.refuse_duplicate("clip", clip.clip, clips)
-        clips[clip.clip] = clip
-    return Catalog(batch, videos, dict(sorted(clips.items())))
+        try:
+            video = _video_row(row)
+            row.refuse_duplicate("video", video.video, videos)
+            videos[video.video] = video
+        except CatalogError as fault:
+            faults.append(fault)
+            broken.add(row.cells["video"])
+    optional = ("subject", "first", "last", "step", "frames")
+    for row in _read_rows(folder / "clips.csv", root, CLIP_COLUMNS, optional, faults, needs_rows=False):
+        if row.cells["video"] in broken - videos.keys():
+            continue
+        try:
+            clip = _clip_row(row, videos)
+            row.refuse_duplicate("clip", clip.clip, clips)
+            clips[clip.clip] = clip
+        except CatalogError as fault:
+            faults.append(fault)
+    return Catalog(batch, videos, dict(sorted(clips.items()))), faults
 
 
 _ID_RULE = "an id is letters, digits, `_`, `-` and `.`, starts with a letter or digit, and has at most 100 characters"
@@ -144,8 +180,43 @@ class _Row:
             raise self.fail(column, f"{value!r} stands twice (upper and lower case count as equal); rename one")
 
 
-def _read_rows(path: Path, root: Path, columns: Sequence[str], optional: Sequence[str]) -> list[_Row]:
+def _read_rows(
+    path: Path,
+    root: Path,
+    columns: Sequence[str],
+    optional: Sequence[str],
+    faults: list[CatalogError],
+    *,
+    needs_rows: bool,
+) -> list[_Row]:
+    """A file's rows; none where its header cannot be used. What is wrong is added to `faults`."""
     name = path.relative_to(root).as_posix()
+    try:
+        lines = _read_lines(path, name, columns, optional)
+    except CatalogError as fault:
+        faults.append(fault)
+        return []
+    header = [cell.strip() for cell in lines[0]]
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            faults.append(
+                CatalogError(
+                    f"{name} row {number}: has {len(cells)} cells, the header has {len(header)}; mend the commas"
+                )
+            )
+            continue
+        filled = dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(header, cells, strict=True)}
+        rows.append(_Row(f"{name} row {number}", filled))
+    if needs_rows and not rows and not faults:
+        faults.append(CatalogError(f"{name}: has a header and no rows; add at least one"))
+    return rows
+
+
+def _read_lines(path: Path, name: str, columns: Sequence[str], optional: Sequence[str]) -> list[list[str]]:
+    """The cells of every line, the header first. Raises: CatalogError where the header cannot be used."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -164,24 +235,19 @@ def _read_rows(path: Path, root: Path, columns: Sequence[str], optional: Sequenc
     for column in columns:
         if column not in header and column not in optional:
             raise CatalogError(f"{name} row 1: column {column!r} is missing; add it")
-    rows = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise CatalogError(
-                f"{name} row {number}: has {len(cells)} cells, the header has {len(header)}; mend the commas"
-            )
-        filled = dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(header, cells, strict=True)}
-        rows.append(_Row(f"{name} row {number}", filled))
-    if not rows:
-        raise CatalogError(f"{name}: has a header and no rows; add at least one")
-    return rows
+    return lines
 
 
 def _video_row(row: _Row) -> VideoRow:
     video = row.identifier("video")
-    row.parsed("source", parse_source)
+    source = row.parsed("source", parse_source)
+    assert isinstance(source, Source)
+    if source.scheme == "gdrive" and not row.cells["fps"]:
+        raise row.fail(
+            "fps", "is empty; a folder of pictures states no rate: write its pictures per second, such as 30"
+        )
+    if source.scheme not in ("gdrive", "file") and row.cells["fps"]:
+        raise row.fail("fps", "is for folders of pictures; a film states its own: leave it empty")
     sha256 = row.cells["sha256"] or None
     if sha256 and not _SHA256.fullmatch(sha256):
         raise row.fail("sha256", f"{sha256!r} is not 64 digits 0-9a-f; leave it empty to have it recorded")
@@ -192,7 +258,15 @@ def _video_row(row: _Row) -> VideoRow:
         sha256=sha256,
         num_frames=row.number("num_frames", 1, 10**9) if row.cells["num_frames"] else None,
         crop=_parse_crop(row) if row.cells["crop"] else None,
+        fps=_parse_fps(row) if row.cells["fps"] else None,
     )
+
+
+def _parse_fps(row: _Row) -> Fraction:
+    text = row.cells["fps"]
+    if not _FPS.fullmatch(text) or not 0 < Fraction(text) <= MAX_FPS:
+        raise row.fail("fps", f"{text!r} is not a rate up to {MAX_FPS}, such as 30, 29.97 or 30000/1001")
+    return Fraction(text)
 
 
 def _parse_crop(row: _Row) -> Crop:

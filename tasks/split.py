@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import pyarrow as pa
 from tasks.catalog import Catalog, ClipRow, span_past_end
 from tasks.errors import VideoError
 from tasks.items import Item, ItemStore
+from tasks.pictures import SUFFIX, PicturesInfo, probe_pictures, read_pictures
 from tasks.sources import ManifestRow, read_manifest
 from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_skipped, write_table
-from tasks.video import Crop, VideoInfo, probe_video, read_frames, resize_image
+from tasks.video import Crop, VideoFrame, VideoInfo, probe_video, read_frames, resize_image
 
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """A run of a clip's frames: what one item of this stage holds."""
+    """A run of a clip's frames: what one item of this stage holds. fps: of a folder of pictures; None for a film."""
 
     clip: str
     video: str
@@ -27,6 +29,7 @@ class ChunkSpec:
     frames: tuple[int, ...]
     width: int
     height: int
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def plan_clips(catalog: Catalog, videos: Path, max_chunk_frames: int, key: Calla
     """
     manifest = read_manifest(videos)
     plans: list[ClipPlan] = []
-    infos: dict[str, VideoInfo] = {}
+    infos: dict[str, VideoInfo | PicturesInfo] = {}
     records = {record.video: record for record in manifest.ok}
     for clip in catalog.clips.values():
         record = records.get(clip.video)
@@ -53,10 +56,12 @@ def plan_clips(catalog: Catalog, videos: Path, max_chunk_frames: int, key: Calla
             continue
         path = videos / str(record.file)
         if clip.video not in infos:
-            infos[clip.video] = probe_video(path)
+            infos[clip.video] = _probe(path)
         info, crop = infos[clip.video], catalog.videos[clip.video].crop
         if clip.frames[-1] >= info.num_frames:
             raise VideoError(f"clip {clip.clip}: {span_past_end(clip.frames[-1], clip.video, info.num_frames)}")
+        if isinstance(info, PicturesInfo) and (absent := [frame for frame in clip.frames if frame not in info.names]):
+            raise VideoError(f"clip {clip.clip}: {clip.video} has no picture {absent[0]}; mend clips.csv")
         if crop and (crop.left + crop.width > info.width or crop.top + crop.height > info.height):
             raise VideoError(
                 f"video {clip.video}: the crop leaves the picture of {info.width}x{info.height}; mend videos.csv"
@@ -69,22 +74,42 @@ def plan_clips(catalog: Catalog, videos: Path, max_chunk_frames: int, key: Calla
     return plans
 
 
+def _probe(path: Path) -> VideoInfo | PicturesInfo:
+    return probe_pictures(path) if path.suffix == SUFFIX else probe_video(path)
+
+
+def _rate(catalog: Catalog, video: str, info: VideoInfo | PicturesInfo) -> Fraction:
+    """Frames per second: a film's own, or what the catalogue says of a folder of pictures."""
+    fps = catalog.videos[video].fps
+    if isinstance(info, VideoInfo):
+        if fps is not None:
+            raise VideoError(f"video {video}: is a film, which states its own rate; leave fps empty in videos.csv")
+        return info.average_fps
+    if fps is None:
+        raise VideoError(
+            f"video {video}: is a folder of pictures, whose rate videos.csv must state; fill in column fps"
+        )
+    return fps
+
+
 def _plan_clip(
     catalog: Catalog,
     clip: ClipRow,
     record: ManifestRow,
-    info: VideoInfo,
+    info: VideoInfo | PicturesInfo,
     path: Path,
     crop: Crop | None,
     max_chunk_frames: int,
     key: Callable[..., str],
 ) -> ClipPlan:
     size = min(max_chunk_frames, frames_per_chunk(clip.height, clip.width))
+    rate = _rate(catalog, clip.video, info)
+    fps = float(rate) if isinstance(info, PicturesInfo) else None
     items = []
     for start in range(0, len(clip.frames), size):
         frames = clip.frames[start : start + size]
-        spec = ChunkSpec(clip.clip, clip.video, path, crop, frames, clip.width, clip.height)
-        parts = (record.sha256, crop, frames, clip.width, clip.height)
+        spec = ChunkSpec(clip.clip, clip.video, path, crop, frames, clip.width, clip.height, fps)
+        parts = (record.sha256, crop, frames, clip.width, clip.height, fps)
         items.append(Item(f"{clip.clip} {frames[0]}-{frames[-1]}", key(None, *parts), spec, group=clip.video))
     metadata = {
         "clip": clip.clip,
@@ -92,7 +117,7 @@ def _plan_clip(
         "video": clip.video,
         "split": clip.split,
         "subject": clip.subject,
-        "fps": str(info.average_fps / _usual_step(clip.frames)),
+        "fps": str(rate / _usual_step(clip.frames)),
         "width": str(clip.width),
         "height": str(clip.height),
         "source_sha256": str(record.sha256),
@@ -119,7 +144,7 @@ def split_group(items: Sequence[Item], ffmpeg: str) -> Iterator[tuple[int, pa.Ta
     times: dict[int, list[float]] = {index: [] for index in range(len(specs))}
     pictures: dict[int, list[bytes]] = {index: [] for index in range(len(specs))}
     first = specs[0]
-    for decoded in read_frames(first.path, sorted(wanted_by), first.crop, ffmpeg):
+    for decoded in _decode(first, sorted(wanted_by), ffmpeg):
         encoded: dict[tuple[int, int], bytes] = {}
         for index in wanted_by[decoded.frame]:
             spec = specs[index]
@@ -130,6 +155,12 @@ def split_group(items: Sequence[Item], ffmpeg: str) -> Iterator[tuple[int, pa.Ta
             pictures[index].append(encoded[size])
             if len(pictures[index]) == len(spec.frames):
                 yield index, _chunk_table(spec, times.pop(index), pictures.pop(index))
+
+
+def _decode(spec: ChunkSpec, frames: Sequence[int], ffmpeg: str) -> Iterator[VideoFrame]:
+    if spec.fps is None:
+        return read_frames(spec.path, frames, spec.crop, ffmpeg)
+    return read_pictures(spec.path, frames, spec.crop, spec.fps)
 
 
 def _chunk_table(spec: ChunkSpec, times: list[float], pictures: list[bytes]) -> pa.Table:

@@ -2,9 +2,13 @@
 
 from functools import partial
 
+from flows.progress import say
 from flows.project import ROOT
 from flows.stage import Output, Stage
 from tasks.catalog import read_catalog
+from tasks.clips_manifest import describe_batch, write_clips_manifest
+from tasks.dependents import say_dependents
+from tasks.sources import read_manifest
 from tasks.split import note_skipped, plan_clips, split_group, write_clip
 from tasks.video import ffmpeg_path
 
@@ -24,3 +28,9 @@ def run(stage: Stage) -> None:
     stage.write([(output, plan.items, partial(write_clip, plan, stage.store)) for output, plan in todo.items()])
     stage.place(list(plans), clips)
     note_skipped(catalog, list(plans.values()), videos, clips)
+    said = describe_batch(catalog, read_manifest(videos))
+    write_clips_manifest(clips, said)
+    for video, row in said.get("videos", {}).items():
+        say(f"{stage.label}: video {video}: {row['reason']}; on it hang {say_dependents(row['splits'])}")
+    if "leaks" in said:
+        say(f"{stage.label}: test clips share frames with training clips: inbetween catalog check {stage.item}")

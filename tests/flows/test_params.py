@@ -1,9 +1,11 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
 from flows.params import Params, load_params, load_tools
 from flows.project import ROOT
+from tasks.catalog import read_catalog
 from tasks.errors import ParamsError
 
 
@@ -64,8 +66,8 @@ def test_all_sets_have_the_same_keys():
         ("motion: robust,", "motion: learned,", r"renders.warp-4: motion learned does not fit motion_model .*no-model"),
         (
             "key_steps: [4, 8]\n    o",
-            "key_steps: [4, 1]\n    o",
-            r"batches.sample.key_steps.1: .*greater than or equal to 2",
+            "key_steps: [4, 0]\n    o",
+            r"batches.sample.key_steps.1: .*greater than or equal to 1",
         ),
         ("flow-8: {batch: sample", "flow-8: {batch: simple", r"renders.flow-8: batch simple has no key step 8"),
         (
@@ -94,6 +96,26 @@ def test_wrong_values_are_refused_with_the_keys_path(tmp_path, params_text, old,
     with pytest.raises(ParamsError, match=message) as caught:
         load(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_the_papers_set_has_a_renderer_for_each_subject_and_renders_each_test_clip_with_its_own():
+    params, catalog = load_params(ROOT / "params/paper.yaml"), read_catalog(ROOT, "humanslomo")
+    assert list(params.renderers) == list(catalog.videos)
+    trained = {
+        name: [c.clip for c in catalog.clips_of(r.videos[0]) if c.split == "train"]
+        for name, r in params.renderers.items()
+    }
+    assert sum(map(len, trained.values())) == 80
+    assert all(clips and name in clips[0] for name, clips in trained.items())
+    assert {(r.key_step, r.split, r.height, r.width) for r in params.renderers.values()} == {(1, "train", 320, 480)}
+    rendered = [
+        (clip.clip, Path(render.renderer).name)
+        for render in params.renders.values()
+        if render.method == "neural"
+        for clip in catalog.clips_of(render.videos[0])
+        if clip.split == render.split
+    ]
+    assert sorted(rendered) == sorted((c.clip, c.video) for c in catalog.clips.values() if c.split == "test")
 
 
 def test_missing_and_broken_files_are_one_line(tmp_path):

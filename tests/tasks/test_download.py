@@ -228,7 +228,7 @@ def test_dead_video_fails_after_the_others_are_there(server, tmp_path):
     assert len(server.requests["/film.mp4"]) == asked
     (skipped,) = manifest.skipped
     assert (skipped.video, skipped.file, skipped.sha256) == ("dead", None, None)
-    assert skipped.reason.startswith("[generic] ")
+    assert skipped.reason.startswith("gone: [generic] ")
     assert skipped.reason.endswith("HTTP Error 404: Not Found")
     assert [row.video for row in manifest.ok] == ["alive"]
     assert listed(tmp_path / "v") == ["alive.mp4", "manifest.json"]
