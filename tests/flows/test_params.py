@@ -52,8 +52,8 @@ def test_all_sets_have_the_same_keys():
         ("upscale: 2.0", "upscale: .nan", r"params.yaml: pose.upscale: .*finite"),
         ("timeout_s: 600", "timeout_s: 6e2", None),
         (
-            "key_steps: [4, 8]\n    o",
-            "key_steps: [4, 8, 5]\n    o",
+            "key_steps: [4, 8]\n    p",
+            "key_steps: [4, 8, 5]\n    p",
             r"backgrounds.sample-5: is missing; add `sample-5:",
         ),
         (
@@ -63,7 +63,7 @@ def test_all_sets_have_the_same_keys():
         ),
         ("motion: robust,", "motion: learned,", r"renders.warp-4: motion learned does not fit motion_model .*no-model"),
         (
-            "key_steps: [4, 8]\n    o",
+            "key_steps: [4, 8]\n    p",
             "key_steps: [4, 1]\n    o",
             r"batches.sample.key_steps.1: .*greater than or equal to 2",
         ),
