@@ -82,12 +82,12 @@ def test_failures_are_one_line(settings, tmp_path, monkeypatch, do, message):
 
 def test_what_a_checkout_lacks_is_named(settings, tmp_path):
     assert check_dain(settings).startswith("DAIN_slowmotion, best.pth ")
-    with pytest.raises(ToolError, match="DAIN_HOME is .*, where there is no demo_MiddleBury_slowmotion.py"):
+    with pytest.raises(ToolError, match=r"DAIN_HOME is .*, where there is no demo_MiddleBury_slowmotion.py"):
         check_dain(replace(settings, home=tmp_path))
-    with pytest.raises(ToolError, match="its sha256 is .*, not dain.weights_sha256"):
+    with pytest.raises(ToolError, match=r"its sha256 is .*, not dain.weights_sha256"):
         check_dain(replace(settings, weights_sha256="0" * 64))
     (settings.home / "model_weights/best.pth").unlink()
-    with pytest.raises(ToolError, match="model_weights/best.pth is not there; get it as its README says"):
+    with pytest.raises(ToolError, match=r"model_weights/best.pth is not there; get it as its README says"):
         check_dain(settings)
     with pytest.raises(ToolError, match="6 steps between two pictures are no power of two"):
         run_dain({}, 6, tmp_path / "work", settings, 0)
@@ -150,7 +150,7 @@ def test_imported_pictures_are_those_of_the_clips_frames_at_its_size(tmp_path):
 
 def test_imported_pictures_of_another_step_or_with_a_gap_are_refused(tmp_path):
     clip = write_clip(tmp_path / "c.parquet", [0] * 5)
-    with pytest.raises(TableError, match="c.parquet: there is no such table"):
+    with pytest.raises(TableError, match=r"c.parquet: there is no such table"):
         write_imported(clip, tmp_path / "source", 4, tmp_path / "out")
     write_import(tmp_path / "source", "c", [(11, "render"), (13, "render")])
     with pytest.raises(TableError, match="lacks the render picture of frame 12; import it with --batch"):
