@@ -24,23 +24,23 @@ def settings(tmp_path, monkeypatch) -> DainSettings:
     return DainSettings(write_checkout(tmp_path / "DAIN"), sys.executable, None, 20.0)
 
 
-def grey(value: int) -> bytes:
-    return encode_png(np.full((8, 12, 3), value, np.uint8))
+def grey(value: int, size=(8, 12)) -> bytes:
+    return encode_png(np.full((*size, 3), value, np.uint8))
 
 
-def level(data: bytes) -> int:
+def level(data: bytes, spread: int = 0) -> int:
     image = decode_png(data)
-    assert (image == image[0, 0]).all()
+    assert int(image.max()) - int(image.min()) <= spread
     return int(image[0, 0, 0])
 
 
-def write_clip(path, values, times=None):
+def write_clip(path, values, times=None, size=(8, 12)):
     """A clip of grey pictures. times: s; equal steps where they are not given."""
     frames = range(10, 10 + len(values))
     columns = [
         pa.array(frames, pa.int32()),
         pa.array(times or [n / 30 for n in range(len(values))], pa.float64()),
-        picture_column(map(grey, values), map(str, frames)),
+        picture_column((grey(value, size) for value in values), map(str, frames)),
     ]
     metadata = {"clip": path.stem, "batch": "b", "video": "v", "source_sha256": "0", "width": "12", "height": "8"}
     write_table("clip", path, [pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)], metadata)
