@@ -1,41 +1,19 @@
 """AlphaPose for a whole batch: one call over the pictures of every clip whose people are not known yet."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows.checkouts import find_checkout
 from flows.gpus import hold_gpu
 from flows.progress import Progress, say
 from flows.project import STATE
 from flows.stage import Stage
-from tasks.errors import ToolError
 from tasks.items import hash_file
 from tasks.tables import Table
 from tasks.workers.alphapose import AlphaposeSettings, check_alphapose, run_alphapose
 from tasks.workers.alphapose_results import People
-
-
-def read_settings(stage: Stage) -> AlphaposeSettings:
-    """Raises: ToolError where the environment does not name a checkout and its Python."""
-    home = os.environ.get("ALPHAPOSE_HOME")
-    if not home:
-        raise ToolError("alphapose: set ALPHAPOSE_HOME to the folder of your checkout (docs/workers.md)")
-    return AlphaposeSettings(
-        home=Path(home).resolve(), python=find_python("alphapose", Path(home)), **stage.params.alphapose.model_dump()
-    )
-
-
-def find_python(name: str, home: Path) -> str:
-    """The Python of a checkout's environment: NAME_PYTHON, or the one in its .venv."""
-    variable = f"{name.upper()}_PYTHON"
-    own = home.resolve() / ".venv/bin/python"
-    python = os.environ.get(variable) or (str(own) if own.is_file() else None)
-    if python is None or shutil.which(python) is None:
-        found = f"names {python}, which is no program" if python else "is not set"
-        raise ToolError(f"{name}: {variable} {found}; set it to the Python of its own environment (docs/workers.md)")
-    return python
 
 
 def find_people(stage: Stage, clips: Mapping[str, Path]) -> tuple[Path, str]:
@@ -43,7 +21,8 @@ def find_people(stage: Stage, clips: Mapping[str, Path]) -> tuple[Path, str]:
 
     The store keeps a clip's files; those of several clips are made by one call.
     """
-    settings = read_settings(stage)
+    home, python = find_checkout("alphapose")
+    settings = AlphaposeSettings(home=home, python=python, **stage.params.alphapose.model_dump())
     version = check_alphapose(settings)
     keys = {
         clip: stage.key(stage.params.alphapose, "people", hash_file(path), version, str(settings.output))

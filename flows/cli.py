@@ -267,6 +267,60 @@ def export_checkpoint(
     say(export_authors_checkpoint(folder, file, mean=mean, std=std))
 
 
+@import_app.command("h5", epilog="Example: inbetween import h5 HumanSlomo.h5 --name humanslomo --batch humanslomo")
+def import_h5(
+    file: Annotated[Path, typer.Argument(help="HumanSlomo.h5 or AMASS_3D_joints.h5")],
+    name: Annotated[str, typer.Option(help="of the folder in data/raw/given/imports")],
+    batch: Annotated[str, typer.Option(help="the batch whose catalogue numbers the frames of its clips")] = "",
+    fps: Annotated[
+        list[str] | None, typer.Option(help="what the file does not tell: 60, or DATASET=120 (may be repeated)")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="of the motions")] = "AMASS, non-commercial research",
+) -> None:
+    """The 2021 authors' published sets as tables; stopped, the same command goes on where it was."""
+    from flows.imports import run_import_h5
+
+    run_import_h5(file, name, batch, fps or [], licence)
+
+
+@import_app.command(
+    "poses", epilog="Example: inbetween import poses HumanSlomo/test/poses --name poses --batch humanslomo"
+)
+def import_poses(
+    folder: Annotated[Path, typer.Argument(help="a folder a clip of OpenPose JSON, BODY_25 and hands")],
+    name: Annotated[str, typer.Option(help="of the folder in data/raw/given/imports")],
+    batch: Annotated[str, typer.Option(help="the batch whose catalogue says which frames its clips have")] = "",
+) -> None:
+    """Poses that exist already, for `pose: {worker: openpose, source: ...}` of a batch."""
+    from flows.imports import run_import_folder
+
+    run_import_folder("poses", folder, name, batch)
+
+
+@import_app.command("backgrounds", epilog="Example: inbetween import backgrounds HumanSlomo/test/DAIN --name dain")
+def import_backgrounds(
+    folder: Annotated[Path, typer.Argument(help="a folder a clip of DAIN's pictures, FRAME_TIME.png")],
+    name: Annotated[str, typer.Option(help="of the folder in data/raw/given/imports")],
+    batch: Annotated[str, typer.Option(help="the batch whose catalogue says which frames its clips have")] = "",
+) -> None:
+    """Backgrounds that exist already, for `interpolator: imported` of a background set."""
+    from flows.imports import run_import_folder
+
+    run_import_folder("backgrounds", folder, name, batch)
+
+
+@export_app.command("poses", epilog="Example: inbetween export poses sample poses-json --which observed-8")
+def export_poses(
+    source: Annotated[str, typer.Argument(help="a batch, or a folder of pose tables")],
+    folder: Annotated[Path, typer.Argument(help="where a folder a clip is written")],
+    which: Annotated[str, typer.Option(help="the pass: truth, or observed-K")] = "truth",
+) -> None:
+    """Our poses as OpenPose JSON, BODY_25 and hands, as the 2021 scripts read them."""
+    from flows.imports import run_export_poses
+
+    run_export_poses(source, folder, which)
+
+
 def main() -> None:
     """Entry point of the installed command."""
     prepare_environment()

@@ -1,6 +1,5 @@
 """DAIN for the items of stage background: which checkout, and one call at a time on each GPU."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flows.alphapose import find_python
+from flows.checkouts import find_checkout
 from flows.gpus import hold_gpu
 from flows.project import STATE
 from flows.stage import Stage
@@ -20,14 +19,10 @@ from tasks.workers.dain import DainSettings
 
 def read_settings(stage: Stage) -> DainSettings:
     """Raises: ToolError where the environment does not name a checkout and its Python, or no GPU may be used."""
-    home = os.environ.get("DAIN_HOME")
-    if not home:
-        raise ToolError("dain: set DAIN_HOME to the folder of your checkout (docs/workers.md)")
+    home, python = find_checkout("dain")
     if not stage.params.run.gpus:
         raise ToolError("dain: it needs a GPU, and run.gpus names none; name one, or take the interpolator flow")
-    return DainSettings(
-        home=Path(home).resolve(), python=find_python("dain", Path(home)), **stage.params.dain.model_dump()
-    )
+    return DainSettings(home=home, python=python, **stage.params.dain.model_dump())
 
 
 def make_on_gpu(

@@ -111,7 +111,7 @@ def _explain_environment(script: Path, message: str) -> str:
         ),
         (
             r"no wheels with a matching|doesn't have a .*wheel|has no .*wheels|no matching platform",
-            "mediapipe has no wheel for this machine; set pose.estimator to openpose, or use Linux x86_64 or macOS",
+            "mediapipe has no wheel for this machine; take another worker (docs/workers.md), Linux x86_64 or macOS",
         ),
         (
             r"No space left",

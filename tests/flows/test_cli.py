@@ -7,7 +7,10 @@ import pytest
 
 from tests.sandbox import Sandbox, copy_project
 
-COMMANDS = ["stage", "repro", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint"]
+COMMANDS = [
+    *("stage", "repro", "demo", "data", "check", "params use"),
+    *("import checkpoint", "import h5", "import poses", "import backgrounds", "export checkpoint", "export poses"),
+]
 
 
 @pytest.fixture(scope="module")

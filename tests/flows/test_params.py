@@ -82,6 +82,18 @@ def test_all_sets_have_the_same_keys():
         ),
         ("render: # ", "render: 3 # ", r"not readable as YAML|render: "),
         ("  crf: 16", "  crf: 16\n  crf: 17", r"not readable as YAML"),
+        (
+            "pose: {worker: mediapipe",
+            "pose: {worker: openpose",
+            r"batches.sample.pose: openpose does not fit source data/raw/embedded/no-source; .* name a folder",
+        ),
+        (
+            "key_step: 8, interpolator: flow, source: data/raw/embedded/no-source",
+            "key_step: 8, interpolator: dain, source: data/raw/given/imports/x",
+            r"backgrounds.sample-8: dain does not fit source data/raw/given/imports/x",
+        ),
+        ("gpus: [0]", "gpus: [-1]", r"run.gpus.0: .*greater than or equal to 0"),
+        ("detector: yolo #", "detector: tracker #", r"alphapose.detector: .*pattern"),
         ("  sample-4: {", "  other-4: {", r"backgrounds.other-4: batch sample, key step 4; the name must be BATCH-K"),
     ],
 )
@@ -131,3 +143,11 @@ def test_tools_are_versions_as_text(tmp_path):
     (tmp_path / "tools.yaml").write_text("ffmpeg: 7.1\n")
     with pytest.raises(ParamsError, match="versions as text"):
         load_tools(tmp_path / "tools.yaml")
+
+
+def test_dain_needs_a_key_step_that_is_a_power_of_two(tmp_path, params_text):
+    line = "{batch: sample, key_step: 6, interpolator: dain, source: data/raw/embedded/no-source}"
+    text = params_text.replace("key_steps: [4, 8]", "key_steps: [4, 8, 6]")
+    text = text.replace("  sample-4: {", f"  sample-6: {line}\n  sample-4: {{")
+    with pytest.raises(ParamsError, match=r"backgrounds\.sample-6: dain halves .*so its key step is 2, 4, 8"):
+        load(tmp_path, text)

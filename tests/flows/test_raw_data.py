@@ -19,7 +19,7 @@ def files_under(folder: Path) -> set[str]:
 
 
 def test_a_fresh_clone_gets_the_embedded_data_offline_and_nothing_changes(sandbox):
-    assert (sandbox.root / "data/raw/embedded/openpose/README.md").is_file()
+    assert (sandbox.root / "data/raw/embedded/no-source/README.md").is_file()
     assert (sandbox.root / "data/raw/given/README.md").is_file()
     assert sandbox.run("git", "status", "--porcelain").stdout == ""
     sandbox.run("inbetween", "data")

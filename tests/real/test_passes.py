@@ -80,8 +80,8 @@ def test_openpose_json_that_exists_already_serves_as_a_worker(sandbox):
         text = json.dumps({"version": 1.3, "people": [person]})
         (folder / f"kick_{row.frame:012d}_keypoints.json").write_text(text)
     params = (sandbox.root / "params.yaml").read_text()
-    params = params.replace("worker: mediapipe", "worker: openpose")
-    sandbox.write("params.yaml", params.replace("data/raw/embedded/openpose", "data/raw/given/openpose"))
+    before = "{worker: mediapipe, source: data/raw/embedded/no-source}"
+    sandbox.write("params.yaml", params.replace(before, "{worker: openpose, source: data/raw/given/openpose}"))
     sandbox.run("inbetween", "stage", "pose", "batch")
     found = read_passes(sandbox)
     body = np.stack(points.body.to_list()).reshape(-1, 25, 3)

@@ -1,0 +1,108 @@
+"""An import: somebody else's file or folder as ours, in a folder of its own with a record of where it is from.
+
+It is made in a folder aside, part by part, each whole or not at all; what is there when it goes on after a kill is not
+made again. When all is there, import.json is written and the folder takes its place in one step.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import SourceError
+from tasks.items import hash_file
+
+RECORD = "import.json"
+_STATE = ".state.json"
+
+
+class Import:
+    """An import under way.
+
+    Args:
+        source: a file, or a folder of files.
+        staging: where it is made, on the same disk as `target`.
+        target: where it will be.
+        kind: what it is, for the record.  options: what shapes the result; they are recorded.
+    Raises: SourceError where the source is not there, or the target is.
+    """
+
+    def __init__(self, source: Path, staging: Path, target: Path, kind: str, options: Mapping[str, Any]) -> None:
+        if not source.exists():
+            raise SourceError(f"{source}: there is no such file or folder")
+        if target.exists():
+            raise SourceError(f"{target}: is there already; name another with --name, or remove it first")
+        self.folder, self._target, self._source = staging, target, source
+        self._facts = {"kind": kind, "file": source.name, "options": dict(options)}
+        state = json.loads(json.dumps([*self._facts.values(), str(source.resolve()), _fingerprint(source)]))
+        if staging.exists() and _read_state(staging) != state:
+            shutil.rmtree(staging)  # of another source, or of this one as it was
+        self.is_resumed = staging.exists()
+        staging.mkdir(parents=True, exist_ok=True)
+        for left in staging.rglob(".*.tmp"):  # what a kill interrupted
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        (staging / _STATE).write_text(json.dumps(state))
+        self._hash = _HashThread(source)
+        self._hash.start()
+
+    def finish(self, contents: Mapping[str, Any]) -> None:
+        """Write the record and put the folder in its place. contents: what was imported, and what was left out."""
+        record = {**self._facts, "size": self._hash.size, "sha256": self._hash.result(), "contents": dict(contents)}
+        (self.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        (self.folder / _STATE).unlink()
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.rename(self._target)
+
+
+def _read_state(staging: Path) -> object:
+    try:
+        return json.loads((staging / _STATE).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below a folder, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _fingerprint(source: Path) -> list[tuple[str, int, int]]:
+    """What tells a source from another one, without reading it: names, sizes, times."""
+    files = [source] if source.is_file() else list_files(source)
+    facts = [(path, path.stat()) for path in files]
+    return [(os.path.relpath(path, source), stat.st_size, stat.st_mtime_ns) for path, stat in facts]
+
+
+class _HashThread(threading.Thread):
+    """The sha256 of a file, or of a folder's names and their sha256s, found meanwhile: hashing frees Python's lock."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(daemon=True, name="hash-source")
+        self._source = source
+        files = [source] if source.is_file() else list_files(source)
+        self.size = sum(path.stat().st_size for path in files)
+        self._sha256: str | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            if self._source.is_file():
+                self._sha256 = hash_file(self._source)
+                return
+            digest = hashlib.sha256()
+            for path in list_files(self._source):
+                digest.update(f"{path.relative_to(self._source).as_posix()}\0{hash_file(path)}\n".encode())
+            self._sha256 = digest.hexdigest()
+        except Exception as error:  # noqa: BLE001 (raised by the thread that waits for it)
+            self._error = error
+
+    def result(self) -> str:
+        self.join()
+        if self._error:
+            raise self._error
+        assert self._sha256 is not None
+        return self._sha256
