@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def scene(seed, height=360, width=1200):
 
 def likeness(pictures):
     thumbnails = [make_thumbnail(picture) for picture in pictures]
-    return [measure_likeness(a, b) for a, b in zip(thumbnails, thumbnails[1:], strict=False)]
+    return [measure_likeness(a, b) for a, b in pairwise(thumbnails)]
 
 
 def walker(background, x, size=60):

@@ -99,7 +99,7 @@ def test_chunks_cover_every_gap_once_and_hold_few_frames():
 def test_frames_that_do_not_follow_one_another_are_refused():
     with pytest.raises(VideoError, match="has 1 frame"):
         check_ticks("a.mp4", np.array([5]))
-    with pytest.raises(VideoError, match="a.mp4: frame 2 is not shown after frame 1"):
+    with pytest.raises(VideoError, match=r"a.mp4: frame 2 is not shown after frame 1"):
         check_ticks("a.mp4", np.array([0, 5, 5]))
 
 
