@@ -170,6 +170,9 @@ def _video_packets(
                 filtered.pts = bounds[place]
                 filtered.dts = bounds[order - delay] if order >= delay else bounds[0] - (delay - order) * step
                 filtered.duration = bounds[place + 1] - bounds[place]
+                if order == len(ticks_T) - 1 and place < order:
+                    # An mp4 takes the length of the whole from when the last packet is decoded.
+                    filtered.duration = max(1, bounds[-1] - bounds[order - delay] - delay * step)
                 yield float(filtered.dts * tick), 0, filtered
             done += len(packets)
     if done != len(ticks_T):

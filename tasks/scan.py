@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from tasks.errors import VideoError
 from tasks.video import VideoInfo, probe_video, read_frames
 
 _NO_REASON = "ffmpeg gave no reason"  # of tasks.video: the stream ended where packets promised more
+MAX_MISSING_S = 0.25
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # H.273
 
 
@@ -46,6 +48,8 @@ def probe_source(path: Path) -> Source:
     """Raises: VideoError, as probe_video: no such file, no video in it, cut short."""
     info = probe_video(path)
     with av.open(f"file:{path.absolute()}", metadata_errors="replace") as container:
+        if "matroska" in container.format.name:
+            _check_length(path, container)
         stream = container.streams.video[0]
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         transfer = int(stream.codec_context.color_trc or 0)
@@ -53,6 +57,19 @@ def probe_source(path: Path) -> Source:
     if info.rotation_deg % 180:
         aspect = 1 / aspect if aspect else aspect
     return Source(path, info, aspect or Fraction(1), _HDR_TRANSFERS.get(transfer, ""), audio)
+
+
+def _check_length(path: Path, container: Any) -> None:  # noqa: ANN401 (PyAV's)
+    """Matroska has no index that must be whole: cut short, it only ends before the time that its header states."""
+    stated_s = (container.duration or 0) / av.time_base
+    ends = (
+        float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        for packet in container.demux()
+        if packet.pts is not None
+    )
+    end_s = max(ends, default=0.0)
+    if end_s < stated_s - MAX_MISSING_S:
+        raise VideoError(f"{path}: cut short: ends after {end_s:.1f} of {stated_s:.1f} s; get the file again")
 
 
 def scan_video(source: Source, ffmpeg: str, on_frame: Callable[[int], None]) -> Scan:
