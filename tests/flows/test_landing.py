@@ -39,7 +39,11 @@ def checkout(tmp_path, monkeypatch):
     git(root, "init", "-q", "-b", "main")
     git(root, "config", "user.email", "test@example.org")
     git(root, "config", "user.name", "Test")
-    subprocess.run([BIN / "dvc", "init", "-q"], cwd=root, check=True)
+    # What `dvc init` and `dvc remote add --local -d store ../store` write, without two starts of DVC.
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    (root / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    (root / ".dvc/config.local").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n")
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "params.yaml").write_text("batches: # every batch\n  old: {}\n")
     (root / "catalog/old").mkdir(parents=True)
@@ -51,7 +55,6 @@ def checkout(tmp_path, monkeypatch):
     git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
     git(root, "remote", "add", "origin", "../origin.git")
     git(root, "push", "-q", "origin", "main")
-    subprocess.run([BIN / "dvc", "remote", "add", "-q", "--local", "-d", "store", "../store"], cwd=root, check=True)
     monkeypatch.setattr(clones, "ROOT", root)
     monkeypatch.setattr(clones, "STATE", root / ".inbetween")
     monkeypatch.setattr(clones, "CLONES", root / ".inbetween/clones")
@@ -157,7 +160,7 @@ def test_clone_that_is_broken_is_made_anew(checkout):
 
 
 def test_what_a_run_needs_is_asked_for(checkout):
-    subprocess.run([BIN / "dvc", "remote", "remove", "--local", "store"], cwd=checkout, check=True)
+    (checkout / ".dvc/config.local").unlink()
     with open_clone("f") as clone, pytest.raises(ParamsError, match="dvc remote add --local -d store"):
         push_data(clone, ())
     git(checkout, "remote", "remove", "origin")
@@ -174,7 +177,8 @@ def test_video_to_blame_is_found_in_the_line_of_the_stage(tmp_path):
     batch = make_batch()
     dead = (
         "download@b1 failed: 2 of 2 videos failed: video v: file:/v.mp4: no such file; video w: file:/w.mp4:"
-        " changed: its sha256 is 1, the catalogue has 2; mend the source, or set download.missing: skip in params.yaml; 1 stage that"
+        " changed: its sha256 is 1, the catalogue has 2; mend the source, or set"
+        " download.missing: skip in params.yaml; 1 stage that"
     )
     assert blame_videos(dead, batch, tmp_path) == {
         "v": "no such file",
