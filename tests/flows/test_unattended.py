@@ -3,127 +3,16 @@
 Whatever dies, the run goes on or is marked, no run stays RUNNING, the next attempt lands, and nothing is done twice.
 """
 
-import json
 import re
-import signal
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import psutil
 import pytest
 
 from tests.sandbox import Sandbox, needs_footage
-from tests.unattended import describe_batch, make_checkout, write_request
+from tests.unattended import Machine, describe_batch, make_checkout, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500), needs_footage]
-
-PATIENCE_S = 600
-
-
-class Machine:
-    """A worker's machine: checkout, bare origin, DVC remote, a kept server and a kept worker."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self.calls: list[dict[str, str]] = []
-        self.keepers: list[subprocess.Popen[str]] = []
-
-    def start(self) -> None:
-        hook = self._listen()
-        server = self.sandbox.start("inbetween", "server", "--port", "0")
-        self.keepers.append(server)
-        url = re.match(r"server: (\S+);", server.stdout.readline())[1] + "/api"
-        self.sandbox.env |= {
-            "PREFECT_API_URL": url,
-            "INBETWEEN_WEBHOOK_URL": hook,
-            "PREFECT_HOME": str(self.sandbox.root / ".inbetween/client"),
-        }
-        self.sandbox.run("inbetween", "deploy", timeout=PATIENCE_S)
-        self.start_worker()
-
-    def start_worker(self) -> None:
-        worker = self.sandbox.start("inbetween", "worker", "--limit", "2")
-        assert "pool cpu" in worker.stdout.readline()
-        self.keepers.append(worker)
-
-    def stop(self) -> None:
-        for keeper in reversed(self.keepers):
-            keeper.send_signal(signal.SIGTERM)
-            keeper.wait(100)
-
-    def _listen(self) -> str:
-        calls = self.calls
-
-        class Hook(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                calls.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        hook = HTTPServer(("127.0.0.1", 0), Hook)
-        Thread(target=hook.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{hook.server_port}/"
-
-    def ask(self, path: str, content: dict[str, object]) -> list[dict[str, object]]:
-        request = urllib.request.Request(
-            f"{self.sandbox.env['PREFECT_API_URL']}/{path}",
-            json.dumps(content).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=100) as answer:
-            return json.load(answer)
-
-    def runs(self) -> dict[str, dict[str, object]]:
-        """Name -> the newest run of that name."""
-        found = self.ask("flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC", "limit": 200})
-        return {str(run["name"]): run for run in found}
-
-    def state(self, name: str) -> str:
-        return str(self.runs().get(name, {}).get("state_name", "none"))
-
-    def register(self, batch: dict[str, object]) -> None:
-        self.sandbox.run(
-            "inbetween", "ingest", str(batch["name"]), "--file", write_request(self.sandbox, batch), "--event"
-        )
-
-    def retry(self, name: str) -> None:
-        self.sandbox.run("python", "-m", "prefect", "flow-run", "retry", str(self.runs()[name]["id"]))
-
-    def landed(self) -> list[str]:
-        return (
-            self.sandbox.run("git", "ls-remote", "origin", "main").stdout.split()
-            and self.sandbox.run(
-                "git", "--git-dir", str(self.sandbox.root.parent / "origin.git"), "log", "--format=%s", "main"
-            ).stdout.splitlines()
-        )
-
-    def processes(self, *words: str) -> list[psutil.Process]:
-        """Those of this machine's clones, or of its worker, whose command line holds the words."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                line, environment = " ".join(process.cmdline()), process.environ()
-            except psutil.Error:
-                continue
-            is_ours = environment.get("PREFECT_API_URL") == self.sandbox.env["PREFECT_API_URL"]
-            if is_ours and all(word in line for word in words):
-                found.append(process)
-        return found
-
-
-def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S, every: float = 0.5) -> object:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(every)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +34,9 @@ def kill_in_stage(machine: Machine, batch: str, victim: Callable[[], psutil.Proc
 
 
 def flow_process(machine: Machine, batch: str) -> psutil.Process:
-    """The process of a batch's flow run: the stage's ancestor that the worker started."""
-    stage = machine.processes("stage", batch)[0]
-    return next(
-        parent
-        for parent in stage.parents()
-        if "prefect" in " ".join(parent.cmdline())
-        and "dvc" not in " ".join(parent.cmdline())
-        and "flows.cli" not in " ".join(parent.cmdline())
-    )
-
-
-def worker_process(machine: Machine) -> psutil.Process:
-    return machine.processes("prefect", "worker", "start")[0]
+    """The process of a batch's flow run: an ancestor of its stage."""
+    parents = machine.processes("stage", batch)[0].parents()
+    return next(parent for parent in parents if "prefect.engine" in parent.cmdline())
 
 
 def test_two_batches_at_once_land_and_are_rendered(machine):
@@ -210,7 +89,7 @@ def test_killed_stage_is_tried_again(machine):
 
 
 def test_killed_worker_leaves_its_run_at_work(machine):
-    kill_in_stage(machine, "b11", lambda: worker_process(machine))
+    kill_in_stage(machine, "b11", machine.worker)
     wait_for(lambda: machine.state("ingest-b11") == "Completed", every=2)
     assert "Batch b11: 1 video" in machine.landed()
     wait_for(lambda: machine.state("render-b11") == "Completed", every=2)  # by the worker that was started again
@@ -262,7 +141,7 @@ def test_run_that_dies_with_its_worker_is_marked_in_the_end(machine):
     wait_for(lambda: machine.processes("stage", "split", "b16"), every=0.05)
     keeper = machine.keepers.pop()
     run = flow_process(machine, "b16")
-    for process in (psutil.Process(keeper.pid), worker_process(machine), run):
+    for process in (psutil.Process(keeper.pid), machine.worker(), run):
         process.kill()
     wait_for(lambda: not machine.processes("b16"), 60)
     wait_for(lambda: machine.state("ingest-b16") == "Crashed", every=2)
