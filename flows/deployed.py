@@ -22,7 +22,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.clones import Clone, CommandError, UnreachableError
 from flows.landing import Change, Landing, land, push_data
-from flows.prefect_tasks import write_run_context
+from flows.prefect_tasks import write_flow_context
 from flows.progress import say
 from flows.project import RUN_CONTEXT, STATE, prepare_environment
 from tasks.errors import InbetweenError
@@ -85,7 +85,7 @@ def repro_in_clone(clone: Clone, targets: Sequence[str], *, retries: int = RETRI
 def _repro_once(clone: Clone, targets: Sequence[str]) -> None:
     folder = STATE / "runs" / f"flow-{prefect.runtime.flow_run.id}"
     context = folder / "run.context"
-    write_run_context(context)
+    write_flow_context(context)
     last = ""
 
     def on_line(line: str) -> None:

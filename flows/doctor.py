@@ -205,6 +205,7 @@ def _check_automations(client: "SyncPrefectClient") -> Finding:
 
 def _check_limits(client: "SyncPrefectClient") -> Finding:
     limits = client.request("POST", "/v2/concurrency_limits/filter", json={}).json()
+    limits = [limit for limit in limits if not limit["name"].startswith("deployment:")]
     full = [limit["name"] for limit in limits if limit["active_slots"] >= limit["limit"]]
     found = ", ".join(f"{limit['name']} {limit['active_slots']}/{limit['limit']}" for limit in limits) or "none yet"
     if full:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import cloudpickle  # type: ignore[import-untyped] # comes with Prefect
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import hydrated_context, serialize_context
+from prefect.context import FlowRunContext, SettingsContext, hydrated_context, serialize_context
 from prefect.task_runners import TaskRunner
 
 from flows.logs import keep_prefect_quiet
@@ -24,15 +24,28 @@ R = TypeVar("R")
 
 
 def write_run_context(path: Path) -> None:
-    """Keep the current run's context in a file, for the processes of its stage or the command that it calls.
+    """Keep the current task run's context in a file for the processes of its stage.
 
     The file holds the API's credentials where there are some: it is for the user alone, and the flow removes it.
     """
     context: dict[str, Any] = serialize_context()
-    # The stage only reports to this run. Without the flow's own function its process does not import the flow's module.
+    context["task_run_context"]["task"] = Task(_placeholder, name=context["task_run_context"]["task"].name)
+    _write(context, path)
+
+
+def write_flow_context(path: Path) -> None:
+    """Keep the current flow run's context in a file, for a command that brings tasks of its own to that run."""
+    flow_run, settings = FlowRunContext.get(), SettingsContext.get()
+    assert flow_run is not None
+    assert settings is not None
+    context = {"flow_run_context": flow_run.serialize(), "settings_context": settings.serialize()}
+    context["flow_run_context"]["parameters"] = {}  # the command has its own
+    _write(context, path)
+
+
+def _write(context: dict[str, Any], path: Path) -> None:
+    # Its reader only reports to this run. Without the flow's own function it does not import the flow's module.
     context["flow_run_context"]["flow"] = Flow(_placeholder, name=context["flow_run_context"]["flow"].name)
-    if context["task_run_context"]:
-        context["task_run_context"]["task"] = Task(_placeholder, name=context["task_run_context"]["task"].name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(cloudpickle.dumps(context))
@@ -44,11 +57,10 @@ def _placeholder() -> None:
 
 @contextmanager
 def join_run(context_file: Path, runner: TaskRunner[Any]) -> Iterator[None]:
-    """Be part of the flow run that wrote the file: tasks called or submitted here are its tasks."""
+    """Be part of the flow run of write_flow_context: tasks called or submitted here are its tasks."""
     context = cloudpickle.loads(context_file.read_bytes())
     flow = context["flow_run_context"]["flow"]
     context["flow_run_context"]["flow"] = Flow(_placeholder, name=flow.name, task_runner=runner)
-    context["task_run_context"] = {}  # the command's tasks stand in the flow's run, not below one of its tasks
     with hydrated_context(context):
         yield
 

@@ -9,6 +9,7 @@ import queue
 import re
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
 from flows.dvc_process import DvcProcesses, StageEnd
+from flows.limits import hold_hosts
 from flows.lock_order import remember_order, restore_order
 from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
@@ -193,7 +195,11 @@ class _Stages:
         context_file = self._contexts / f"{name}.context"
         write_run_context(context_file)
         environment = {RUN_CONTEXT: str(context_file), **({FRESH: "1"} if self._force else {})}
-        end = self._processes.repro(name, options=self._options, environment=environment, on_line=on_line)
+        stage, _, item = name.partition("@")
+        # Beside other workers' runs; a run in a work tree of its own is alone.
+        is_shared = stage == "download" and prefect.runtime.deployment.id
+        with hold_hosts(item) if is_shared else nullcontext():
+            end = self._processes.repro(name, options=self._options, environment=environment, on_line=on_line)
         context_file.unlink(missing_ok=True)
         return end
 

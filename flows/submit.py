@@ -103,18 +103,19 @@ def tell_registered(batch: NewBatch, *, landing: Literal["push", "branch"]) -> N
     url = use_standing_server()
     from prefect.client.orchestration import get_client
     from prefect.events import emit_event
-    from prefect.events.worker import EventsWorker
 
+    from flows.logs import flush_reports, keep_prefect_quiet
+
+    keep_prefect_quiet()
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise ToolError(f"{url}: no answer ({type(error).__name__}); start it with `make server`")
-
     emit_event(
         REGISTERED,
         resource={"prefect.resource.id": f"inbetween.batch.{batch.name}", "prefect.resource.name": batch.name},
         payload={"batch": batch.model_dump(mode="json", exclude_none=True), "landing": landing},
     )
-    EventsWorker.drain_all(timeout=30, at_exit=False)
+    flush_reports()
     say(f"ingest: told {url}: {REGISTERED} {batch.name}")
 
 

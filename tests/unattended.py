@@ -1,19 +1,39 @@
 """A checkout with a bare origin and a DVC remote, as a worker's machine has it, for tests of unattended runs."""
 
 import json
-from collections.abc import Sequence
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+
+import psutil
 
 from tests.render_only import make_project
-from tests.sandbox import FOOTAGE, Sandbox
+from tests.sandbox import FOOTAGE, Sandbox, copy_project, set_batches, write_batch
+
+PATIENCE_S = 900
 
 
-def make_checkout(folder: Path, batches: Sequence[str] = ("old",)) -> Sandbox:
-    """folder/origin.git (bare), folder/store (the DVC remote) and a checkout of the trimmed project beside them.
+def make_checkout(folder: Path, *, is_whole: bool = False) -> Sandbox:
+    """folder/origin.git (bare), folder/store (the DVC remote) and a checkout with one batch `old` beside them.
 
     Nothing has run: dvc.lock is not there.
+
+    Args: is_whole: True = with every stage; else without those that need a pose estimator.
     """
-    sandbox = make_project(folder / "checkout", batches, clips={"old": [("kick", "kick_front", 60, 83)]})
+    clips = [("kick", "kick_front", 60, 83)]
+    if is_whole:
+        sandbox = copy_project(folder / "checkout")
+        write_batch(sandbox, "old", clips)
+        set_batches(sandbox, ["old"])
+        sandbox.commit("one small batch")
+    else:
+        sandbox = make_project(folder / "checkout", ["old"], clips={"old": clips})
     sandbox.run("git", "init", "-q", "--bare", "-b", "main", str(folder / "origin.git"))
     sandbox.run("git", "remote", "add", "origin", str(folder / "origin.git"))
     sandbox.run("git", "push", "-q", "-u", "origin", "main")
@@ -40,3 +60,113 @@ def write_request(sandbox: Sandbox, batch: dict[str, object]) -> str:
     path = sandbox.root.parent / f"{batch['name']}.json"
     path.write_text(json.dumps(batch))
     return str(path)
+
+
+class Machine:
+    """A worker's machine: checkout, bare origin, DVC remote, a kept server and a kept worker."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.calls: list[dict[str, str]] = []
+        self.keepers: list[subprocess.Popen[str]] = []
+
+    def start(self, say: Callable[[str], None] = lambda _: None) -> None:
+        hook = self._listen()
+        server = self.sandbox.start("inbetween", "server", "--port", "0")
+        self.keepers.append(server)
+        line = server.stdout.readline()
+        say(f"inbetween server: {line.rstrip()}")
+        url = re.match(r"server: (\S+);", line)[1] + "/api"
+        self.sandbox.env |= {
+            "PREFECT_API_URL": url,
+            "INBETWEEN_WEBHOOK_URL": hook,
+            "PREFECT_HOME": str(self.sandbox.root / ".inbetween/client"),
+        }
+        say("inbetween deploy: " + self.sandbox.run("inbetween", "deploy", timeout=PATIENCE_S).stderr.rstrip())
+        say("inbetween worker: " + self.start_worker())
+
+    def start_worker(self) -> str:
+        worker = self.sandbox.start("inbetween", "worker", "--limit", "2")
+        self.keepers.append(worker)
+        return worker.stdout.readline().rstrip()
+
+    def worker(self) -> psutil.Process:
+        return self.processes("prefect", "worker", "start")[0]
+
+    def is_worker_online(self, pool: str) -> bool:
+        return any(worker["status"] == "ONLINE" for worker in self.ask(f"work_pools/{pool}/workers/filter", {}))
+
+    def stop(self) -> None:
+        for keeper in reversed(self.keepers):
+            keeper.send_signal(signal.SIGTERM)
+            keeper.wait(100)
+
+    def _listen(self) -> str:
+        calls = self.calls
+
+        class Hook(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                calls.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        hook = HTTPServer(("127.0.0.1", 0), Hook)
+        Thread(target=hook.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{hook.server_port}/"
+
+    def ask(self, path: str, content: dict[str, object]) -> list[dict[str, object]]:
+        request = urllib.request.Request(
+            f"{self.sandbox.env['PREFECT_API_URL']}/{path}",
+            json.dumps(content).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=100) as answer:
+            return json.load(answer)
+
+    def runs(self) -> dict[str, dict[str, object]]:
+        """Name -> the newest run of that name."""
+        found = self.ask("flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC", "limit": 200})
+        return {str(run["name"]): run for run in found}
+
+    def state(self, name: str) -> str:
+        return str(self.runs().get(name, {}).get("state_name", "none"))
+
+    def register(self, batch: dict[str, object]) -> None:
+        self.sandbox.run(
+            "inbetween", "ingest", str(batch["name"]), "--file", write_request(self.sandbox, batch), "--event"
+        )
+
+    def retry(self, name: str) -> None:
+        self.sandbox.run("python", "-m", "prefect", "flow-run", "retry", str(self.runs()[name]["id"]))
+
+    def landed(self) -> list[str]:
+        return (
+            self.sandbox.run("git", "ls-remote", "origin", "main").stdout.split()
+            and self.sandbox.run(
+                "git", "--git-dir", str(self.sandbox.root.parent / "origin.git"), "log", "--format=%s", "main"
+            ).stdout.splitlines()
+        )
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Those of this machine's clones, or of its worker, whose command line holds the words."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                line, environment = " ".join(process.cmdline()), process.environ()
+            except psutil.Error:
+                continue
+            is_ours = environment.get("PREFECT_API_URL") == self.sandbox.env["PREFECT_API_URL"]
+            if is_ours and all(word in line for word in words):
+                found.append(process)
+        return found
+
+
+def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S, every: float = 0.5) -> object:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(every)
+    raise AssertionError(f"{what}: not within {seconds} s")
