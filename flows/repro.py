@@ -14,6 +14,7 @@ from types import FrameType
 
 from flows.dvc_process import StageEnd
 from flows.lifetime import hold_lock
+from flows.lineage.record import note_restored
 from flows.pipeline import PlannedStage, read_plan
 from flows.progress import format_duration, say
 from flows.project import STATE
@@ -57,6 +58,7 @@ def run_repro(targets: Sequence[str], *, force: bool = False) -> None:
                 say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
                 _run_flow(targets, force, is_own_server=True)
         else:
+            note_restored()
             say(f"repro: {len(plan)} stages, all up to date")
 
 

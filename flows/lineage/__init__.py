@@ -1,0 +1,23 @@
+"""Lineage of this clone: from Python, `open_lineage()`; from the command line, `inbetween lineage`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.project import ROOT, STATE
+
+if TYPE_CHECKING:
+    from tasks.lineage.lineage import Lineage
+
+INDEX = STATE / "lineage.sqlite"
+
+
+def open_lineage(root: Path = ROOT, index: Path = INDEX) -> "Lineage":
+    """The questions about a clone; reads what is new since the last time into the index, which may be deleted.
+
+    Raises: LineageError where the folder is in no git repository.
+    """
+    from flows.lineage.places import find_places
+    from flows.progress import say
+    from tasks.lineage.lineage import Lineage
+
+    return Lineage(root, index, find_places(root), say)
