@@ -5,16 +5,21 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from flows.lineage.why import Why
+from tasks.lineage.changes import Diff, History
+from tasks.lineage.coverage import Coverage
 from tasks.lineage.downstream import Downstream, Use
+from tasks.lineage.leaks import Leaks
+from tasks.lineage.licences import Licences
 from tasks.lineage.upstream import Upstream
-
-Answer = Upstream | Downstream
 
 MAX_ROWS = 40
 _MAX_CELL = 60
 
 
-def to_json(answer: "Answer") -> str:
+def to_json(answer: object) -> str:
+    assert dataclasses.is_dataclass(answer)
+    assert not isinstance(answer, type)
     return json.dumps(dataclasses.asdict(answer), indent=1, default=str)
 
 
@@ -85,6 +90,68 @@ def show_downstream(answer: Downstream) -> str:
     ]
     blocks.append(_table("", header, rows))
     return _join(blocks, answer.open)
+
+
+def show_diff(answer: Diff) -> str:
+    rows = []
+    for change in answer.changes:
+        items = change.items
+        counts = (
+            [f"{sum(i.how == how for i in items)} {how}" for how in ("added", "dropped", "changed")] if items else []
+        )
+        what = ", ".join(c for c in counts if not c.startswith("0 ")) or change.how
+        rows.append([change.path, what if items is not None else f"{change.how}, items unknown", change.why.words()])
+    blocks = [f"{answer.before} -> {answer.after}: {len(rows)} paths differ"]
+    blocks.append(_table("", [["path", "items", "why"]], rows))
+    named = [
+        [f"{change.path}/{item.name}".rstrip("/"), item.how, ", ".join(item.because) or change.why.words()]
+        for change in answer.changes
+        for item in change.items or []
+        if item.name and change.path != "report"
+    ]
+    blocks.append(_table("items", [["item", "how", "because of"]], named))
+    return _join(blocks, answer.open)
+
+
+def show_history(answer: History) -> str:
+    rows = [[v.revision, v.date, v.author, v.md5[:12], str(v.num_revisions), v.why, v.subject] for v in answer.versions]
+    header = [["since", "date", "by", "md5", "revisions", "changed by", "message"]]
+    blocks = [f"{answer.thing}: {len(rows)} versions of {answer.path}", _table("", header, rows)]
+    return _join(blocks, answer.open)
+
+
+def show_why(answer: Why) -> str:
+    head = f"{answer.stage}: is {'due' if answer.reasons else 'up to date'}"
+    rows = [[reason.stage, reason.kind, reason.what, reason.detail] for reason in answer.reasons]
+    return _join([head, _table("", [["stage", "kind", "what", "detail"]], rows)], answer.open)
+
+
+def show_coverage(answer: Coverage) -> str:
+    head = f"{answer.revision}: {answer.num_outputs} outputs and {answer.num_sources} sources, {len(answer.gaps)} gaps"
+    rows = [[gap.kind, gap.what, gap.detail] for gap in answer.gaps]
+    return _join([head, _table("", [["gap", "of", "detail"]], rows)], answer.open)
+
+
+def show_leaks(answer: Leaks) -> str:
+    counts = [
+        [where, f"{between} of {num_between}", f"{keys} of {num_keys}"]
+        for where, (between, num_between, keys, num_keys) in answer.num_frames.items()
+    ]
+    blocks = [f"{answer.revision}: {len(answer.leaks)} leaks"]
+    header = [["between training and test of", "in-between test frames in both", "test keys in both"]]
+    blocks.append(_table("", header, counts))
+    rows = [[leak.where, leak.kind, leak.what, str(leak.number)] for leak in answer.leaks]
+    blocks.append(_table("leaks", [["in", "kind", "what", "how many"]], rows))
+    return _join(blocks, answer.open)
+
+
+def show_licences(answer: Licences) -> str:
+    rows = [[p.verdict, p.kind, p.name, str(p.number), p.licence, p.duty] for p in answer.parents]
+    word = "may be used commercially" if answer.is_allowed else "may not be used commercially"
+    head = f"{answer.thing} at {answer.revision}: {word} ({answer.verdict})"
+    return _join(
+        [head, _table("", [["commercial use", "what", "name", "number", "licence", "duty"]], rows)], answer.open
+    )
 
 
 def _roles(roles: Sequence[str]) -> str:

@@ -98,6 +98,15 @@ class Joiner:
             return Joined(parts, "")
         return Joined(parts, f"{dep.path} was read with md5 {dep.md5[:8]}, which is not that of the outputs in it")
 
+    def md5_of(self, path: str, outs: Mapping[str, str]) -> str | None:
+        """The md5 of a folder that several outputs fill; "" = none does; None = a list is in no place."""
+        inside = sorted((out for out in outs if out.startswith(f"{path}/")), key=lambda out: f"{out}/")
+        texts = [self._text(out[len(path) + 1 :], outs[out]) for out in inside]
+        known = [text for text in texts if text is not None]
+        if len(known) < len(texts):
+            return None
+        return _md5_of_list(text for text in known if text) if known else ""
+
     def _text(self, below: str, md5: str) -> str | None:
         """A part's rows in the list of the whole; None where its own list is in no place."""
         if (below, md5) not in self._texts:

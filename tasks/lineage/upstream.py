@@ -132,7 +132,11 @@ class StageFacts:
 
 @dataclass
 class Upstream:
-    """The answer. code: path -> md5 of every code file that a stage of it ran.  open: what could not be told."""
+    """The answer.
+
+    code: path -> md5 of every code file that a stage of it ran.  open: what could not be told.  is_complete: no source
+    is missing for it.  frame: of a frame, its row: original or generated, from which keys.
+    """
 
     thing: str
     revision: str
@@ -142,6 +146,7 @@ class Upstream:
     stages: list[StageFacts]
     code: dict[str, list[str]]
     open: list[str]
+    is_complete: bool = True
     frame: dict[str, Any] | None = None
 
 
@@ -158,6 +163,7 @@ class Walk:
         self._raw: dict[tuple[str, str], RawFacts] = {}
         self._entries: dict[int, list[str]] = {}
         self._code: dict[str, dict[str, None]] = {}
+        self._gaps = bool(state.notes)
         self._told: dict[str, list[tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]]] = {}
 
     def answer(self, thing: str) -> Upstream:
@@ -200,10 +206,13 @@ class Walk:
             stages=stages,
             code={path: list(md5s) for path, md5s in sorted(self._code.items())},
             open=list(self.open),
+            is_complete=not self._gaps,
         )
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, *, is_gap: bool = False) -> None:
+        """Args: is_gap: a source may be missing for it."""
         self.open[line] = None
+        self._gaps = self._gaps or is_gap
 
     def visit(self, id_: int, wanted: Wanted = ALL, role: str = "") -> None:
         """A stage's part: `wanted` of what it made."""
@@ -221,7 +230,7 @@ class Walk:
             elif not dep.path.startswith(CATALOGUE):
                 artefacts, problem = self.graph.artefacts(self.state, dep)
                 if problem:
-                    self.note(f"{entry.stage}: {problem}")
+                    self.note(f"{entry.stage}: {problem}", is_gap=True)
                 for artefact in artefacts:
                     self._follow(entry, artefact, own, role)
         if any(dep.path.startswith(CATALOGUE) for dep in entry.deps):
@@ -293,7 +302,7 @@ class Walk:
 
     def _trained_on(self, artefact: Artefact, role: str) -> Wanted:
         """What a checkpoint was trained on, by its provenance; what its start was trained on is taken in at once."""
-        member, content = self.graph.provenance(artefact.out.md5, artefact.below)
+        member, content = self.graph.provenance(artefact.out.md5)
         if member is None or content is None or content.kind != "checkpoint":
             self.note(
                 f"{artefact.out.path}: its {PROVENANCE} is in no place to be read: all that its stage could read is"
@@ -314,7 +323,7 @@ class Walk:
             return
         members = self.index.members(artefact.out.md5)
         if members is None:
-            self.note(f"{path}: the list of its files is in no place (`dvc fetch` may bring it)")
+            self.note(f"{path}: the list of its files is in no place (`dvc fetch` may bring it)", is_gap=True)
             members = []
         prefix = f"{artefact.below}/" if artefact.below else ""
         files = {m.name[len(prefix) :]: m.md5 for m in members if m.name.startswith(prefix) or m.name == artefact.below}
@@ -370,7 +379,9 @@ class Walk:
         """The catalogue's rows as the stage read them, in whatever revision they stand."""
         catalogue = self.index.catalogue(md5=dep.md5)
         if catalogue is None:
-            self.note(f"{dep.path} with md5 {dep.md5[:8]} was read, and no revision holds it: its rows stay open")
+            self.note(
+                f"{dep.path} with md5 {dep.md5[:8]} was read, and no revision holds it: its rows stay open", is_gap=True
+            )
             return []
         return catalogue.rows
 
@@ -379,12 +390,18 @@ class Walk:
         for out in entry.outs:
             members = self.index.members(out.md5)
             if members is None and _is_videos(out.path):
-                self.note(f"{out.path}: the list of its files is in no place: hashes and dates of its videos stay open")
+                self.note(
+                    f"{out.path}: the list of its files is in no place: hashes and dates of its videos stay open",
+                    is_gap=True,
+                )
             for member in members or []:
                 if member.name == "manifest.json":
                     content = self.index.content(member.md5)
                     if content is None or content.kind != "manifest":
-                        self.note(f"{out.path}/manifest.json is in no place to be read: hashes and dates stay open")
+                        self.note(
+                            f"{out.path}/manifest.json is in no place to be read: hashes and dates stay open",
+                            is_gap=True,
+                        )
                         return {}
                     return {str(row.get("video")): row for row in content.facts["rows"]}
         return {}
