@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from pyarrow import csv
 
 MOTION_COLUMNS = ("subset", "subject", "sequence", "licence", "source_sha256")
@@ -78,6 +79,7 @@ class Project:
     record: list[str] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=lambda: {"opencv": "5.0"})
     revision_number: int = 0
+    separator: str = "@"  # of a stage's name and item: DVC finds "@" in templates alone
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,10 @@ class Project:
         self.tracked[path] = data.encode() if isinstance(data, str) else data
 
     def write_raw(self, path: str, files: Mapping[str, bytes]) -> None:
-        self.raw[path] = self.store_folder({name: self.store(data) for name, data in files.items()})
+        """Raw data: its list, and the objects of what is small enough to matter."""
+        self.raw[path] = self.store_folder(
+            {name: md5_of(data) if name.endswith(".npz") else self.store(data) for name, data in files.items()}
+        )
 
     def run(
         self,
@@ -144,6 +149,7 @@ class Project:
             else:
                 made[path] = self.store_folder(content)
         name, _, item = stage.partition("@")
+        stage = stage.replace("@", self.separator)
         read = {path: self.md5_at(path) for path in deps}
         self.ran[stage] = Ran(
             f"inbetween stage {name} {item}".strip(),
@@ -253,6 +259,28 @@ class Pipeline:
         self._tables: dict[str, str] = {}
         project.write_raw("data/raw/embedded", {"no-model/README.md": b"none", "openpose/README.md": b"none"})
 
+    def declare(self) -> None:
+        """dvc.yaml, params.yaml and tools.yaml that fit what has run."""
+        stages, params = {}, {}
+        for name, ran in self.project.ran.items():
+            keys: list[Any] = []
+            for key, value in ran.params["params.yaml"].items():
+                keys.append(key)
+                head, _, rest = key.partition(".")
+                if rest:
+                    params.setdefault(head, {})[rest] = value
+                else:
+                    params.setdefault(head, {}).update(value)
+            keys.append({"tools.yaml": sorted(self.project.tools)})
+            outs = [{path: {"cache": False}} if not path.startswith("data/") else path for path in sorted(ran.outs)]
+            stages[name] = {"cmd": ran.cmd, "deps": sorted(ran.deps), "params": keys, "outs": outs}
+        for path, content in (
+            ("dvc.yaml", {"stages": stages}),
+            ("params.yaml", params),
+            ("tools.yaml", self.project.tools),
+        ):
+            self.project.write(path, yaml.safe_dump(content, sort_keys=False))
+
     def _code(self, stage: str) -> list[str]:
         files = list(self.code.get(stage, [f"tasks/{stage}.py"]))
         for path in files:
@@ -301,7 +329,9 @@ class Pipeline:
         self._by_clip(f"pose@{batch}", batch, [f"{data}/clips", raw], f"{data}/poses", "pose", steps)
         for step in key_steps:
             out = f"{data}/backgrounds-{step}"
-            self._by_clip(f"background@{batch}-{step}", batch, [f"{data}/clips"], out, f"background-{step}", {})
+            self._by_clip(
+                f"background@{batch}-{step}", batch, [f"{data}/clips"], out, f"background-{step}", {"background": {}}
+            )
 
     def _by_clip(self, stage: str, batch: str, deps: list[str], out: str, kind: str, params: dict[str, Any]) -> None:
         clips = self.batches[batch].values()
@@ -447,5 +477,6 @@ def small_project(root: Path) -> Pipeline:
     pipeline.run_render("painted", "two", renderer="first")
     pipeline.run_render("moved", "one", motion="data/models/motion")
     pipeline.run_report()
+    pipeline.declare()
     pipeline.project.commit("everything")
     return pipeline

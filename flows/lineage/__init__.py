@@ -17,7 +17,12 @@ def open_lineage(root: Path = ROOT, index: Path = INDEX) -> "Lineage":
     Raises: LineageError where the folder is in no git repository.
     """
     from flows.lineage.places import find_places
-    from flows.progress import say
     from tasks.lineage.lineage import Lineage
 
-    return Lineage(root, index, find_places(root), say)
+    return Lineage(root, index, find_places(root), _say)
+
+
+def _say(line: str) -> None:
+    from flows.progress import say  # not before there is something to say: it loads the library of bars
+
+    say(line)
