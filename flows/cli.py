@@ -117,7 +117,7 @@ def catalog_add(
     force: Annotated[bool, typer.Option(help="replace the files of a batch that is there")] = False,
 ) -> None:
     """Propose clips of some videos (shots with a person in motion, each once) and write the batch's two files."""
-    from flows.catalog import add_batch
+    from flows.catalog_add import add_batch
 
     add_batch(batch, sources or [], Path.cwd(), fps, force=force)
 

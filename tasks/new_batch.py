@@ -11,7 +11,6 @@ from tasks.catalog import CLIP_COLUMNS, VIDEO_COLUMNS
 from tasks.errors import CatalogError, SourceError
 from tasks.sources import YOUTUBE_ID, parse_source
 
-UNKNOWN_LICENCE = "unknown"
 _YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be", "www.youtu.be")
 _SCHEME = re.compile(r"(?:youtube|pypi|gdrive|file):|https?://")
 

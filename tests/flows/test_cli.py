@@ -7,7 +7,8 @@ import pytest
 
 from tests.sandbox import Sandbox, copy_project
 
-COMMANDS = ["stage", "repro", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint"]
+COMMANDS = ["stage", "repro", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint",
+    "catalog add", "catalog check"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
