@@ -31,6 +31,8 @@ app = typer.Typer(
 )  # fmt: skip
 params_app = typer.Typer(no_args_is_help=True, help="The parameter sets of the project.")
 app.add_typer(params_app, name="params")
+catalog_app = typer.Typer(no_args_is_help=True, help="What batches are made from: start one, check them.")
+app.add_typer(catalog_app, name="catalog")
 import_app = typer.Typer(no_args_is_help=True, help="The 2021 authors' files to ours.")
 app.add_typer(import_app, name="import")
 export_app = typer.Typer(no_args_is_help=True, help="Ours to the 2021 authors' files.")
@@ -228,6 +230,30 @@ def params_use(name: Annotated[str, typer.Argument(help="a file of params/: pape
     from flows.check import use_params
 
     use_params(name)
+
+
+@catalog_app.command("add", epilog="Example: inbetween catalog add parkour https://youtu.be/dQw4w9WgXcQ film.mp4")
+def catalog_add(
+    batch: Annotated[str, typer.Argument(help="the new batch's name; catalog/BATCH is written")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="addresses, files, folders of pictures, or .txt lists; none = the batch's own videos.csv"),
+    ] = None,
+    fps: Annotated[str, typer.Option(help="pictures per second of folders of pictures, such as 30")] = "",
+    force: Annotated[bool, typer.Option(help="replace the files of a batch that is there")] = False,
+) -> None:
+    """Propose clips of some videos (shots with a person in motion, each once) and write the batch's two files."""
+    from flows.catalog_add import add_batch
+
+    add_batch(batch, sources or [], Path.cwd(), fps, force=force)
+
+
+@catalog_app.command("check", epilog="Example: inbetween catalog check humanslomo")
+def catalog_check(batches: Annotated[list[str] | None, typer.Argument(help="batches; all by default")] = None) -> None:
+    """Say every fault of a batch's files in a line with its row, then leaks between splits and missing videos."""
+    from flows.catalog import check_batches
+
+    check_batches(batches or [])
 
 
 @import_app.command(

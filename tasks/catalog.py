@@ -20,6 +20,7 @@ CLIP_COLUMNS = ("clip", "video", "split", "subject", "first", "last", "step", "f
 SPLITS = ("train", "test")
 MAX_SIDE_PX = 8192
 MAX_FPS = 1000
+UNKNOWN_LICENCE = "unknown"  # proposed where a site states none; for a person to mend
 
 # An id becomes a file's name, so it must not leave its folder or start like an option.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

@@ -358,14 +358,18 @@ def _download(
             limits = f"{settings.max_height} px and max_fps {settings.max_fps}"
             raise SourceError(f"nothing within download.max_height {limits}; raise them") from error
         raise SourceError(_say_fault(_one_line(error))) from error
-    facts = {
+    return _Fetched(Path(info["requested_downloads"][0]["filepath"]), site_facts(info))
+
+
+def site_facts(info: dict[str, Any]) -> dict[str, Any]:
+    """What the site says of a video, of yt-dlp's description of it: fields of ManifestRow, None where it is silent."""
+    return {
         "title": info.get("title"),
         "uploader": info.get("uploader"),
         "upload_date": info.get("upload_date"),
         "duration_s": info.get("duration"),
         "source_licence": info.get("license"),
     }
-    return _Fetched(Path(info["requested_downloads"][0]["filepath"]), facts)
 
 
 def _look_up(downloader: yt_dlp.YoutubeDL, url: str, settings: DownloadSettings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tests.sandbox import Sandbox, copy_project
 
 COMMANDS = [
     *("stage", "repro", "demo", "data", "check", "params use"),
+    *("catalog add", "catalog check"),
     *("import checkpoint", "import h5", "import poses", "import backgrounds", "export checkpoint", "export poses"),
 ]
 

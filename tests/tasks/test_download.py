@@ -50,10 +50,10 @@ def server(film):
     """A web server of films that notes what it is asked for.
 
     /404...: not there. /503...: twice overloaded. /cut...: every whole answer breaks off half-way. /slow...: sends
-    slowly. /page...: a web page. What is in files: that. The rest: the film, whole or from a Range on.
+    slowly. /page...: a web page. What is in files or pages: that. The rest: the film, whole or from a Range on.
     """
     requests = defaultdict(list)
-    state = SimpleNamespace(film=film, requests=requests, files={})
+    state = SimpleNamespace(film=film, requests=requests, files={}, pages={})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -67,8 +67,9 @@ def server(film):
             if self.path[1:] in state.files:
                 self.answer(200, "application/octet-stream", state.files[self.path[1:]], 0)
                 return
-            if self.path.startswith("/page"):
-                self.answer(200, "text/html", b"<html><title>Sorry</title></html>", 0)
+            if self.path.startswith("/page") or self.path in state.pages:
+                page = state.pages.get(self.path, b"<html><title>Sorry</title></html>")
+                self.answer(200, "text/html", page, 0)
                 return
             start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
             if start >= len(state.film):
@@ -177,6 +178,53 @@ def test_film_is_fetched_with_its_facts_and_not_again(server, film, tmp_path):
     assert sum(map(len, server.requests.values())) == asked
     assert (folder / "manifest.json").read_bytes() == before
     assert json.loads(before)[0]["source"] == f"{server.url}/film.mp4"
+
+
+def test_what_the_site_says_of_a_video_is_recorded(server, film, tmp_path):
+    described = {
+        "@context": "https://schema.org", "@type": "VideoObject", "name": "A kick", "author": {"name": "Someone"},
+        "uploadDate": "2021-10-18", "duration": "PT0.4S", "contentUrl": f"{server.url}/film.mp4",
+    }  # fmt: skip
+    page = f'<html><script type="application/ld+json">{json.dumps(described)}</script></html>'
+    server.pages["/watch"] = page.encode()
+    (row,) = download_videos([wanted("kick", f"{server.url}/watch")], tmp_path / "v", SETTINGS, tmp_path).ok
+    assert (tmp_path / "v" / row.file).read_bytes() == film
+    assert (row.title, row.uploader, row.upload_date) == ("A kick", "Someone", "20211018")
+    # A licence is stated by few sites; this is the form of YouTube's.
+    licence = "Creative Commons Attribution license (reuse allowed)"
+    assert download.site_facts({"license": licence, "duration": 12})["source_licence"] == licence
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("[youtube] abc: Video unavailable. This video has been removed by the uploader", "gone: "),
+        ("[youtube] abc: This video is no longer available because the YouTube account was terminated", "gone: "),
+        ("[youtube] abc: Private video. Sign in if you've been granted access to this video", "private: "),
+        ("[generic] Unable to download webpage: HTTP Error 403: Forbidden", "private: "),
+        ("[generic] Unable to download webpage: HTTP Error 410: Gone", "gone: "),
+        ("[generic] Unable to download webpage: timed out", "["),
+    ],
+)
+def test_what_became_of_a_video_is_the_first_word_of_the_reason(said, word):
+    assert download._say_fault(said).startswith(word)
+
+
+def test_what_hangs_on_a_failed_video_is_said(server, tmp_path):
+    item = replace(wanted("dead", f"{server.url}/404.mp4"), hanging="2 train clips (10.0% of the split's frames)")
+    with pytest.raises(SourceError, match=r"gone: .*404: Not Found \(on it hang 2 train clips \(10.0% of the split"):
+        download_videos([item], tmp_path / "v", SETTINGS, tmp_path)
+
+
+def test_a_video_that_changed_at_its_source_is_noted_where_the_catalogue_has_no_hash(server, film, tmp_path):
+    items = [wanted("a", f"{server.url}/film.mp4")]
+    (before,) = download_videos(items, tmp_path / "v", SETTINGS, tmp_path).ok
+    assert before.reason is None
+    (tmp_path / "v/a.mp4").unlink()
+    server.film = film + b"more"
+    (row,) = download_videos(items, tmp_path / "v", SETTINGS, tmp_path).ok
+    assert row.reason == f"changed: its sha256 was {sha256(film)} when it was retrieved {before.retrieved}"
+    assert download_videos(items, tmp_path / "v", SETTINGS, tmp_path).ok == (row,)
 
 
 def test_cut_connection_is_gone_on_with_by_range(server, film, tmp_path):

@@ -16,7 +16,15 @@ from models.skeleton import torso_length
 from tasks.errors import ParamsError, TableError
 from tasks.items import ItemStore, item_key
 from tasks.sample_tables import read_training_set
-from tasks.samples import SamplesSettings, choose_clips, make_samples, plan_samples, write_samples
+from tasks.samples import (
+    SamplesSettings,
+    choose_clips,
+    clean_pieces,
+    make_samples,
+    plan_samples,
+    read_tested_frames,
+    write_samples,
+)
 from tasks.tables import BACKGROUND_SCHEMA, CLIP_SCHEMA, POSE_SCHEMA, Table, decode_png, encode_png, write_table
 
 HEIGHT, WIDTH, STEP, NUM_KEYS = 96, 64, 4, 6
@@ -212,6 +220,44 @@ def test_clips_are_those_of_the_videos_and_the_split(tmp_path):
         ParamsError, match=r"renderers.r in params.yaml: there is no clip of split test in .*clips; .*: none$"
     ):
         choose_clips("r", paths[:2], "test", [])
+
+
+def test_the_split_clean_leaves_out_what_test_clips_show(tmp_path):
+    write_tables(tmp_path, num_rows=41)  # keys 100, 104, .. 140
+    write_tables(tmp_path, clip="shown", split="test", num_rows=18)  # frames 100..117 of the same video
+    clips = [tmp_path / f"clips/{clip}.parquet" for clip in ("shown", "walk")]
+    assert list(choose_clips("r", clips, "clean", [])) == ["walk"]
+    tested = read_tested_frames(clips)
+    assert tested == {"0" * 64: frozenset(range(100, 118))}
+    assert clean_pieces(clips[1], STEP, tested) == [range(5, 11)]
+    # A hole in the middle leaves two pieces; a rest of two keys goes, and another video's frames mean nothing.
+    assert clean_pieces(clips[1], STEP, {"0" * 64: frozenset({116})}) == [range(4), range(5, 11)]
+    assert clean_pieces(clips[1], STEP, {"0" * 64: frozenset({108, 124})}) == [range(3, 6), range(7, 11)]
+    assert clean_pieces(clips[1], STEP, {"1" * 64: frozenset({116})}) == [range(11)]
+
+
+def test_a_piece_holds_its_keys_and_nothing_made_from_others(tmp_path):
+    def changed(row):  # what the piece must not depend on
+        return picture_at(row) if row >= 12 else picture_at(row, 5)
+
+    tables = []
+    for folder, pictures in ((tmp_path / "one", picture_at), (tmp_path / "other", changed)):
+        write_tables(folder, row_picture=pictures)
+        plan = plan_samples(
+            folder / "clips/walk.parquet", folder / "poses", folder / "backgrounds",
+            dataclasses.replace(BASE, background="warp"), lambda _, *p: item_key(*p), range(3, 6), "walk+2",
+        )  # fmt: skip
+        store = ItemStore(folder / "items")
+        for item in plan.items:
+            store.put(item.key, make_samples(item.args))
+        write_samples(plan, store, folder / "samples")
+        tables.append(folder / "samples/walk+2.parquet")
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    table = Table("samples", tables[0])
+    assert table.frames.tolist() == [112, 116, 120]
+    assert [table.read_cell("background", n) is None for n in range(3)] == [True, False, True]
+    assert table.metadata["clip"] == "walk"
+    assert read_training_set(tables[0].parent).frames == [[112, 116, 120]]
 
 
 def test_tables_that_do_not_fit_are_named(tmp_path):

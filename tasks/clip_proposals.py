@@ -1,0 +1,164 @@
+"""Clips proposed from what was seen in videos: shots with a person in motion, each once.
+
+A proposal is a span of one shot. Positions count a video's frames in order; frames are their numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.shots import Watched
+
+LOOK_EVERY_S = 0.5  # frames looked at for a person
+MIN_CLIP_S, MAX_CLIP_S = 0.7, 20.0
+MIN_CLIP_FRAMES = 9
+MIN_CHANGED_SHARE = 0.001  # of the picture, from frame to frame, mean over a clip; less is a still
+# Clips are the same where most frames of the shorter have a likeness in the other: hashes of 256 bits, of which a
+# re-encoded, brighter copy differs in 2, the next pose a sixth of a second later in 8.
+MAX_SAME_BITS, MIN_SAME_SHARE = 5, 0.8
+TEST_EVERY = 4  # clips, of which the last is proposed as a test
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """first, last: positions, both included. frames: the numbers kept, without repeated ones."""
+
+    video: str
+    first: int
+    last: int
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """first, last: frame numbers. reason: for a person."""
+
+    video: str
+    first: int
+    last: int
+    reason: str
+
+
+def places_to_look(watched: Watched) -> list[int]:
+    """Positions to look for a person at: the ends of every shot that is long enough, and every half second between."""
+    wanted: set[int] = set()
+    for first, last in watched.shots:
+        if _is_long(watched, first, last):
+            num_looks = max(2, round((last - first) / float(watched.fps) / LOOK_EVERY_S) + 1)
+            wanted |= {int(place) for place in np.linspace(first, last, num_looks)}
+    return sorted(wanted)
+
+
+def propose_clips(video: str, watched: Watched, seen: dict[int, bool]) -> tuple[list[Proposal], list[LeftOut]]:
+    """The clips of one video. seen: position -> whether a person is to be seen there, of places_to_look."""
+    clips: list[Proposal] = []
+    left_out: list[LeftOut] = []
+
+    def leave_out(first: int, last: int, reason: str) -> None:
+        left_out.append(LeftOut(video, watched.frames_T[first], watched.frames_T[last], reason))
+
+    for first, last in watched.shots:
+        if not _is_long(watched, first, last):
+            leave_out(first, last, f"too short ({last - first + 1} frames)")
+            continue
+        looks = {place: seen[place] for place in sorted(seen) if first <= place <= last}
+        runs = _runs_with_person(looks)
+        if not runs:
+            leave_out(first, last, f"no person in {len(looks)} frames looked at")
+        for start, end in runs:
+            if not _is_long(watched, start, end):
+                leave_out(start, end, "a person for too short a time")
+                continue
+            moved = float(watched.changed_share_T[start + 1 : end + 1].mean())
+            if moved < MIN_CHANGED_SHARE:
+                leave_out(start, end, f"nothing moves ({moved:.2%} of the picture from frame to frame)")
+                continue
+            clips += [_cut(video, watched, *part) for part in _parts(watched, start, end)]
+    return clips, left_out
+
+
+def _is_long(watched: Watched, first: int, last: int) -> bool:
+    num_frames = last - first + 1
+    return num_frames >= max(MIN_CLIP_FRAMES, MIN_CLIP_S * float(watched.fps))
+
+
+def _runs_with_person(looks: dict[int, bool]) -> list[tuple[int, int]]:
+    """(first, last) positions of runs of looks with a person; one without, between two with, does not end a run."""
+    places, is_seen = list(looks), list(looks.values())
+    for n in range(1, len(is_seen) - 1):
+        is_seen[n] = is_seen[n] or (looks[places[n - 1]] and looks[places[n + 1]])
+    runs: list[tuple[int, int]] = []
+    start: int | None = None
+    for n, here in enumerate(is_seen):
+        if here and start is None:
+            start = places[n]
+        if start is not None and (not here or n == len(is_seen) - 1):
+            runs.append((start, places[n] if here else places[n - 1]))
+            start = None
+    return runs
+
+
+def _parts(watched: Watched, first: int, last: int) -> list[tuple[int, int]]:
+    """A span in equal parts of at most MAX_CLIP_S."""
+    num_frames = last - first + 1
+    num_parts = int(np.ceil(num_frames / (MAX_CLIP_S * float(watched.fps))))
+    bounds = [first + num_frames * part // num_parts for part in range(num_parts + 1)]
+    return [(start, end - 1) for start, end in pairwise(bounds)]
+
+
+def _cut(video: str, watched: Watched, first: int, last: int) -> Proposal:
+    kept = [place for place in range(first, last + 1) if place == first or not watched.is_repeated_T[place]]
+    return Proposal(video, first, last, tuple(watched.frames_T[place] for place in kept))
+
+
+def drop_same(
+    clips: Sequence[Proposal], watched: dict[str, Watched]
+) -> tuple[list[Proposal], list[tuple[Proposal, Proposal]]]:
+    """Keep one of clips that show the same: the longer one, or the first. Also (left out, kept) for each that goes."""
+    kept: list[Proposal] = []
+    dropped: list[tuple[Proposal, Proposal]] = []
+    for clip in sorted(clips, key=lambda clip: clip.first - clip.last):  # the longest first; else in order
+        hashes = _hashes(clip, watched[clip.video])
+        same = next((other for other in kept if _are_same(hashes, _hashes(other, watched[other.video]))), None)
+        if same is None:
+            kept.append(clip)
+        else:
+            dropped.append((clip, same))
+    order = {id(clip): n for n, clip in enumerate(clips)}
+    return sorted(kept, key=lambda clip: order[id(clip)]), dropped
+
+
+def _hashes(clip: Proposal, watched: Watched) -> npt.NDArray[np.bool_]:
+    return np.array([bits for place, bits in watched.hashes.items() if clip.first <= place <= clip.last])
+
+
+def _are_same(shorter: npt.NDArray[np.bool_], longer: npt.NDArray[np.bool_]) -> bool:
+    nearest = [int((longer != bits).sum(axis=1).min()) for bits in shorter]
+    return float(np.mean(np.array(nearest) <= MAX_SAME_BITS)) >= MIN_SAME_SHARE
+
+
+def choose_splits(clips: Sequence[Proposal]) -> list[str]:
+    """A split for each clip: every fourth is a test; of a few, the last one."""
+    splits = ["test" if n % TEST_EVERY == TEST_EVERY - 1 else "train" for n in range(len(clips))]
+    if "test" not in splits and len(clips) > 1:
+        splits[-1] = "test"
+    return splits
+
+
+def describe_frames(frames: Sequence[int]) -> dict[str, str]:
+    """Columns of clips.csv: first, last and step of a regular clip, else `frames`, a list of spans."""
+    steps = {later - earlier for earlier, later in pairwise(frames)}
+    if len(steps) == 1:
+        (step,) = steps
+        return {"first": str(frames[0]), "last": str(frames[-1]), "step": str(step) if step > 1 else "", "frames": ""}
+    spans: list[list[int]] = []
+    for frame in frames:
+        if spans and frame == spans[-1][1] + 1:
+            spans[-1][1] = frame
+        else:
+            spans.append([frame, frame])
+    text = ";".join(f"{first}-{last}" if last > first else str(first) for first, last in spans)
+    return {"first": "", "last": "", "step": "", "frames": text}
