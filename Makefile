@@ -12,7 +12,7 @@ WORKERS ?= 2
 POOL ?= cpu
 LIMIT ?= 2
 
-.PHONY: demo test test-all check env server worker deploy clean
+.PHONY: demo test test-all check env env-ray server worker deploy clean
 
 demo: env  ## environment, embedded data, the whole pipeline on real footage, report/index.html
 	@$(BIN)/inbetween demo
@@ -39,6 +39,11 @@ env: .venv/.ready
 
 .venv/.ready: pyproject.toml requirements.txt requirements-weights.txt env.sh
 	@bash env.sh
+
+env-ray: .venv/.ready-ray  ## the extra for runner: ray (0.3 GB more)
+
+.venv/.ready-ray: .venv/.ready requirements-ray.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-ray.txt && touch $@
 
 clean:  ## everything that can be made again, but for the DVC cache
 	@rm -rf .venv .inbetween report .pytest_cache .mypy_cache .ruff_cache

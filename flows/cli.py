@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the user's mistake, one line that names the file, row or p
 Heavy imports stand inside the commands: `inbetween stage NAME` loads only what that stage needs.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.lineage.commands import app as lineage_app
-from flows.project import prepare_environment
+from flows.project import RUNNER, prepare_environment
 
 INTERRUPTED = 130
 
@@ -24,6 +25,7 @@ _Background = Literal["warp", "base"]
 _Audio = Literal["keep", "stretch", "drop"]
 Missing = Literal["fail", "skip"]
 Landing = Literal["push", "branch"]
+Runner = Literal["local", "ray"]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -61,10 +63,16 @@ def repro(
     pull: Annotated[
         bool, typer.Option(help="data that is not here is not needed, or comes from the remote (as in a clone)")
     ] = False,
+    runner: Annotated[
+        Runner | None,
+        typer.Option(help="where items run, whatever run.runner says: here, or on a Ray cluster"),
+    ] = None,
 ) -> None:
     """`dvc repro` as a Prefect flow: stages as tasks, their work as tasks of the same run, the same dvc.lock."""
     from flows.repro import plan_repro, run_repro
 
+    if runner:
+        os.environ[RUNNER] = runner  # for every stage of the run
     if plan:
         plan_repro(targets or [])
     else:
@@ -372,6 +380,10 @@ def main() -> None:
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _fail(f"{error}; make room, then run it again: what is finished is kept, and nothing half-written is", 1)
 
 
 def _fail(line: str, code: int) -> None:

@@ -1,8 +1,8 @@
 """The one place that decides where a stage's groups of items run.
 
-In this stage's own processes (one group alone: in the stage's process itself); under a Prefect flow
-(INBETWEEN_RUN_CONTEXT names its run context) each group is also a task of that run, which waits for its process. Plain
-`dvc repro` imports no Prefect.
+In this stage's own processes (one group alone: in the stage's process itself), or as tasks of a Ray cluster
+(flows/ray_cluster.py); under a Prefect flow (INBETWEEN_RUN_CONTEXT names its run context) each group is also a task of
+that run, which waits for its process. Plain `dvc repro` imports no Prefect, and no Ray unless it is asked for.
 """
 
 import multiprocessing
@@ -12,21 +12,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flows.lifetime import kill_children, start_worker_process
 from flows.progress import say
 from flows.project import RUN_CONTEXT
 from tasks.errors import InbetweenError, ToolError
+from tasks.items import GroupRecord, Item, ItemStore, Work, do_group
 
-G = TypeVar("G")
-R = TypeVar("R")
+if TYPE_CHECKING:  # with Ray, an optional extra
+    from flows.ray_cluster import RayPool, RaySettings
 
 GRACE_S = 5.0  # for a process of a job to end of what ended another
 
@@ -38,52 +39,91 @@ def count_workers(workers: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class GroupPool(Protocol):
+    """Where groups of items run."""
+
+    def submit(self, group: Sequence[Item]) -> Future[GroupRecord]: ...
+
+
 def map_groups(
-    function: Callable[[G], R],
-    groups: Sequence[G],
+    work: Work,
+    groups: Sequence[Sequence[Item]],
+    store: ItemStore,
     *,
     workers: int,
     names: Sequence[str],
-    on_done: Callable[[G, R], None],
+    on_done: Callable[[GroupRecord], None],
+    ray: "RaySettings | None" = None,
 ) -> None:
-    """Run `function` on every group, a process each, at most `workers` at a time.
+    """Do every group of items into the store, a process each, at most `workers` at a time.
 
     Args:
+        workers: processes here, or what the cluster can run at a time.
         names: what each group is called in Prefect.
         on_done: called in this process as groups finish, in no fixed order.
+        ray: None = in processes of this machine.
     Raises: the first error of a group; those that have not begun are dropped, those at work are ended.
     """
     if not groups:
         return
     context_file = os.environ.get(RUN_CONTEXT)
-    if len(groups) == 1 and not context_file:
-        on_done(groups[0], function(groups[0]))  # a process of its own would cost more than it brings
+    if len(groups) == 1 and not context_file and ray is None:
+        on_done(do_group(work, groups[0], store))  # a process of its own would cost more than it brings
         return
     # Pictures come from the heap, which keeps its pages: fresh ones for every array cost a tenth of a stage's time.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(128 * 2**20))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(256 * 2**20))
-    # forkserver: children start from a process without threads, with the stage's modules already imported.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_modules_of(function))
-    workers = min(workers, len(groups))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker_process)
-    try:
+    with _open_pool(work, groups, store, workers, ray) as pool:
         if context_file:
             from flows.prefect_tasks import map_as_tasks
 
-            context_path = Path(context_file)
-            map_as_tasks(
-                pool, function, groups, workers=workers, names=names, on_done=on_done, context_file=context_path
-            )
+            map_as_tasks(pool, groups, workers=workers, names=names, on_done=on_done, context_file=Path(context_file))
         else:
-            futures: dict[Future[R], G] = {pool.submit(function, group): group for group in groups}
-            for future in as_completed(futures):
-                on_done(futures[future], future.result())
-        pool.shutdown()
+            for future in as_completed([pool.submit(group) for group in groups]):
+                on_done(future.result())
+
+
+@contextmanager
+def _open_pool(
+    work: Work, groups: Sequence[Sequence[Item]], store: ItemStore, workers: int, ray: "RaySettings | None"
+) -> Iterator[GroupPool]:
+    """Processes of this machine, or of a cluster; ended at once where the body raises."""
+    pool: LocalPool | RayPool
+    if ray is None:
+        pool = LocalPool(work, store, min(workers, len(groups)))
+    else:
+        from flows import ray_cluster
+
+        if store.is_fresh:  # what comes home is told by being there
+            store.drop(item.key for group in groups for item in group)
+        pool = ray_cluster.RayPool(ray, work, store, min(ray_cluster.WAITING_PER_SLOT * workers, len(groups)))
+    try:
+        yield pool
+        pool.close()
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        kill_children()  # a group may have minutes to go, and it may have programs of its own
+        pool.cancel()
         raise
+
+
+class LocalPool:
+    """Runs groups in processes of this machine."""
+
+    def __init__(self, work: Work, store: ItemStore, workers: int) -> None:
+        # forkserver: children start from a process without threads, with the stage's modules already imported.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_modules_of(work))
+        self._work, self._store = work, store
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker_process)
+
+    def submit(self, group: Sequence[Item]) -> Future[GroupRecord]:
+        return self._pool.submit(do_group, self._work, group, self._store)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def cancel(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        kill_children()  # a group may have minutes to go, and it may have programs of its own
 
 
 def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: int) -> None:

@@ -17,6 +17,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99
 NumKeys = Annotated[int, Field(ge=0)]
 FaultyKeys = Annotated[tuple[NumKeys, NumKeys, NumKeys], Field(strict=False)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
+MappedStage = Literal["split", "pose", "background", "samples", "joints", "views", "render", "evaluate"]
 KeyStep = Annotated[int, Field(ge=2, le=64)]
 Gpu = Annotated[int, Field(ge=0, le=1023)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -31,10 +32,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
+class ResourceParams(Section):
+    cpus: float = Field(gt=0, le=1024)
+    gpus: float = Field(ge=0, le=64)
+
+
 class RunParams(Section):
     workers: int = Field(ge=0, le=1024)
     ffmpeg: Literal["pinned", "system"]
     gpus: list[Gpu]
+    runner: Literal["local", "ray"]
+    ray_address: str
+    node_cache_gb: float = Field(gt=0)
+    resources: dict[MappedStage, ResourceParams]
 
 
 class DownloadParams(Section):

@@ -6,10 +6,10 @@ imported under a flow: plain `dvc repro` imports no Prefect.
 
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # comes with Prefect
 from prefect import Flow, Task
@@ -18,9 +18,8 @@ from prefect.context import FlowRunContext, SettingsContext, hydrated_context, s
 from prefect.task_runners import TaskRunner
 
 from flows.logs import keep_prefect_quiet
-
-G = TypeVar("G")
-R = TypeVar("R")
+from flows.mapping import GroupPool
+from tasks.items import GroupRecord, Item
 
 
 def write_run_context(path: Path) -> None:
@@ -66,16 +65,15 @@ def join_run(context_file: Path, runner: TaskRunner[Any]) -> Iterator[None]:
 
 
 def map_as_tasks(
-    pool: ProcessPoolExecutor,
-    function: Callable[[G], R],
-    groups: Sequence[G],
+    pool: GroupPool,
+    groups: Sequence[Sequence[Item]],
     *,
     workers: int,
     names: Sequence[str],
-    on_done: Callable[[G, R], None],
+    on_done: Callable[[GroupRecord], None],
     context_file: Path,
 ) -> None:
-    """Run `function` on every group in the pool; each is a task run that waits for its process in a thread.
+    """Do every group in the pool; each is a task run that waits for its process in a thread.
 
     Args: as for map_groups; context_file is what write_run_context wrote.
     Raises: the first error of a group; those that have not begun are dropped.
@@ -85,20 +83,20 @@ def map_as_tasks(
     with hydrated_context(cloudpickle.loads(context_file.read_bytes())):
         threads = ThreadPoolExecutor(workers, thread_name_prefix="group")
         try:
-            futures = {}
-            for group, name in zip(groups, names, strict=True):
-                run = _task(pool, function, group, name)
-                futures[threads.submit(contextvars.copy_context().run, run)] = group
+            futures = [
+                threads.submit(contextvars.copy_context().run, _task(pool, group, name))
+                for group, name in zip(groups, names, strict=True)
+            ]
             for future in as_completed(futures):
-                on_done(futures[future], future.result())
+                on_done(future.result())
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _task(pool: ProcessPoolExecutor, function: Callable[[G], R], group: G, name: str) -> Task[[], R]:
+def _task(pool: GroupPool, group: Sequence[Item], name: str) -> Task[[], GroupRecord]:
     # The group is no parameter of the task: Prefect would look through it for futures, and record it.
-    def work() -> R:
-        return pool.submit(function, group).result()
+    def work() -> GroupRecord:
+        return pool.submit(group).result()
 
     return Task(
         work,

@@ -12,6 +12,8 @@ STATE = ROOT / ".inbetween"  # ours, ignored by git and DVC, disposable
 
 RUN_CONTEXT = "INBETWEEN_RUN_CONTEXT"  # file with the Prefect run that a stage's work belongs to
 FLOW_RUN = "INBETWEEN_FLOW_RUN"  # that run's id, for the record of lineage
+RUNNER = "INBETWEEN_RUNNER"  # one of RUNNERS; takes the place of run.runner
+RUNNERS = ("local", "ray")
 FRESH = "INBETWEEN_FRESH"  # "1" = finished items of earlier runs are not used
 
 _QUIET = {

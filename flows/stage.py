@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
@@ -21,12 +20,15 @@ from flows.lineage.record import recorded
 from flows.mapping import count_workers, map_groups
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
-from flows.project import FRESH, ROOT, STATE, leave_out_pandas
+from flows.project import FRESH, ROOT, RUNNER, RUNNERS, STATE, leave_out_pandas
 from flows.raw_data import check_committed_raw_data
 from flows.tools import check_tools
 from tasks.errors import ParamsError
-from tasks.items import GroupRecord, Item, ItemStore, Work, do_group, group_items, hash_file, item_key
+from tasks.items import GroupRecord, Item, ItemStore, Work, group_items, hash_file, item_key
 from tasks.tables import read_skipped
+
+if TYPE_CHECKING:  # with Ray, an optional extra
+    from flows.ray_cluster import RaySettings
 
 # The section of params.yaml whose names a stage runs for; "" = it runs once.
 ITEM_SECTIONS = {
@@ -58,7 +60,7 @@ class Output(NamedTuple):
 class Stage:
     """What a stage may use: checked parameters, folders, and a map over items.
 
-    name: "background".  item: "sample-4", or "" for a stage that runs once.
+    name: "background".  item: "sample-4", or "" for a stage that runs once.  ray: None = items run on this machine.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Stage:
     code: Mapping[str, str]
     store: ItemStore
     workers: int
+    ray: "RaySettings | None" = None
 
     @property
     def label(self) -> str:
@@ -105,21 +108,29 @@ class Stage:
         if not items:
             return
         todo = [item for item in items if not self.store.has(item.key)]
-        groups = group(todo, self.workers)
+        workers = self.workers
+        if todo and self.ray:
+            from flows.ray_cluster import connect, count_slots
+
+            connect(self.ray)
+            workers = count_slots(self.ray)
+        groups = group(todo, workers)
         say(f"{self.label}: {len(items)} items, {len(items) - len(todo)} kept from earlier runs, {len(todo)} to do")
         with Progress(self.label, len(todo)) as progress:
 
-            def on_done(group: Sequence[Item], record: GroupRecord) -> None:
+            def on_done(record: GroupRecord) -> None:
                 progress.advance(record.num_items)
 
             map_groups(
-                partial(do_group, work, store=self.store),
+                work,
                 groups,
-                workers=self.workers,
+                self.store,
+                workers=workers,
                 names=[
                     f"{self.label}: {group[0].name}" + (f" +{len(group) - 1}" if group[1:] else "") for group in groups
                 ],
                 on_done=on_done,
+                ray=self.ray,
             )
 
     def outputs(self, files: Mapping[str, Sequence[Path]], section: BaseModel | None, *parts: object) -> list[Output]:
@@ -185,11 +196,37 @@ def run_stage(name: str, item: str = "") -> None:
             code=hash_code(module),
             store=ItemStore(STATE / "items", is_fresh=os.environ.get(FRESH) == "1"),
             workers=count_workers(params.run.workers),
+            ray=_ray_settings(params, name, tools),
         )
         start = time.monotonic()
         with recorded(name, item, tools):
             module.run(stage)
         say(f"{label}: done in {format_duration(time.monotonic() - start)}")
+
+
+def _ray_settings(params: Params, name: str, tools: dict[str, str]) -> "RaySettings | None":
+    """What Ray must know, where it is the runner (params.yaml, or INBETWEEN_RUNNER: repro --runner). None = it is not.
+
+    Raises: ParamsError where INBETWEEN_RUNNER is another word; ToolError where Ray is not installed.
+    """
+    run = params.run
+    runner = os.environ.get(RUNNER) or run.runner
+    if runner not in RUNNERS:
+        raise ParamsError(f"{RUNNER}: {runner!r} is not known; the runners are {', '.join(RUNNERS)}")
+    if runner == "local":
+        return None
+    from flows.ray_cluster import RaySettings
+
+    wanted = {str(stage): resources for stage, resources in run.resources.items()}.get(name)
+    return RaySettings(
+        address=run.ray_address,
+        cpus=wanted.cpus if wanted else 1,
+        gpus=wanted.gpus if wanted else 0,
+        cache_bytes=int(run.node_cache_gb * 2**30),
+        workers=count_workers(run.workers),
+        tools=tools,
+        ffmpeg=run.ffmpeg,
+    )
 
 
 def check_item(params: Params, name: str, item: str) -> None:

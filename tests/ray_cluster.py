@@ -1,0 +1,135 @@
+"""A Ray cluster of two nodes as processes on loopback: the second has a disk, code and working folder of its own.
+
+Its folder is empty and elsewhere; nothing tells it where the project is. Skipped where the extra is not installed.
+"""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra is not installed: make env-ray"
+)
+STORE_BYTES = 200 * 2**20
+
+
+@dataclass
+class Cluster:
+    """address: of the head.  away: the second node's folder.  environment: of everybody who talks to the cluster."""
+
+    address: str
+    away: Path
+    environment: dict[str, str]
+    away_raylet: int = 0
+
+    @property
+    def away_cache(self) -> Path:
+        return self.away / "cache"
+
+    def add_node(self, num_cpus: int = 1) -> None:
+        """Start the second node."""
+        before = _raylets()
+        environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away_cache)}
+        _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
+        (self.away_raylet,) = _raylets() - before
+
+    def kill_node(self) -> None:
+        """kill -9 of the second node: its raylet and all of its workers, at once."""
+        raylet = psutil.Process(self.away_raylet)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            with suppress(psutil.Error):
+                process.kill()
+
+
+def _raylets() -> set[int]:
+    return {process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"}
+
+
+# `ray start` gives a node half a minute to begin, which is too short where other work takes the processors.
+_PATIENT_START = """
+import sys, time
+from ray._private import services
+from ray.scripts.scripts import main
+ask = services.get_node
+def get_node(*words):
+    end = time.monotonic() + 300
+    while True:
+        try:
+            return ask(*words)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+services.get_node = get_node
+main()
+"""
+
+
+def _start(words: list[str], folder: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", _PATIENT_START, "start", *words, "--disable-usage-stats"]
+    command += ["--object-store-memory", str(STORE_BYTES), "--include-dashboard=false", "--include-log-monitor=false"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=360)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def run_cluster(folder: Path, *, head_cpus: int = 1, away_cpus: int = 1) -> Iterator[Cluster]:
+    """A head and, where away_cpus is not 0, a second node. Ray's own files are below /tmp: socket paths are short."""
+    for name in ("head", "away"):
+        (folder / name).mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    temporary = f"/tmp/ib-ray-{port}"  # noqa: S108 of this run alone
+    before = {process.pid for process in psutil.process_iter()}
+    cluster = Cluster(f"127.0.0.1:{port}", folder / "away", environment)
+    try:
+        _start(
+            ["--head", "--no-monitor", "--port", str(port), "--num-cpus", str(head_cpus), "--temp-dir", temporary],
+            folder / "head",
+            environment,
+        )
+        if away_cpus:
+            cluster.add_node(away_cpus)
+        yield cluster
+    finally:
+        _end(before, temporary)
+        subprocess.run(["rm", "-rf", temporary], check=False)
+
+
+def _end(before: set[int], temporary: str) -> None:
+    """End what this cluster started, and nothing else (`ray stop` ends every Ray of the machine)."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ours = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid not in before and any(temporary in word for word in process.cmdline()):
+                    ours.append(process)
+        families = {child for process in ours for child in _family(process)}
+        if not families:
+            return
+        for process in families:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        time.sleep(0.2)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [process, *process.children(recursive=True)]
+    return []
