@@ -21,7 +21,7 @@ from tasks.import_record import Import
 from tasks.people import read_people
 from tasks.tables import BACKGROUND_SCHEMA, encode_png, picture_column, write_table
 
-CHUNK_PICTURES = 32
+CHUNK_PICTURES = 8  # some MB of PNG: a row group
 _JSON = re.compile(r"(\d+)(?:_keypoints)?\.json$")
 _DAIN = re.compile(r"(?P<train>train-)?\D*(?P<frame>\d+)_(?P<time>[01]\.\d+)\.png$")
 

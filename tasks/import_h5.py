@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import h5py
 
 NUM_SMPL_H_JOINTS = 52  # as models/body.py, which takes seconds to import
-CHUNK_PICTURES = 32
+CHUNK_PICTURES = 8  # some MB of PNG: a row group
 SHARD_BYTES = 64 * 2**20  # of joints in a file
 GROUP_BYTES = 8 * 2**20  # of joints in a row group
 READ_FRAMES = 16384  # of a motion: 20 MB of float64

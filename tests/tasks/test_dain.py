@@ -116,6 +116,20 @@ def test_frames_at_unequal_times_get_the_nearest_picture(settings, tmp_path):
     assert [level(row["image"]["bytes"]) for row in table.to_pylist()] == [20, 60, 60]
 
 
+def test_at_key_step_1_every_frame_is_made_from_its_neighbours_and_none_lies_between(settings, tmp_path):
+    clip = write_clip(tmp_path / "c.parquet", [0, 9, 80, 9])
+    plan = plan_background(clip, 1, "dain", "", item_key)
+    tables = dict(make_by_dain(plan.items, tmp_path / "work", settings, 0))
+    rows = pa.concat_tables(tables[index] for index in range(len(plan.items))).to_pylist()
+    assert [(row["frame"], row["use"], level(row["image"]["bytes"])) for row in rows] == [
+        (11, "train", 40),
+        (12, "train", 9),
+    ]
+    write_import(tmp_path / "source", "c", [(11, "train"), (12, "train")], key_step=1)
+    write_imported(clip, tmp_path / "source", 1, tmp_path / "out")
+    assert Table("background", tmp_path / "out/c.parquet").frames.tolist() == [11, 12]
+
+
 def test_long_clips_are_several_calls(tmp_path):
     clip = write_clip(tmp_path / "c.parquet", [0] * 401)
     items = plan_background(clip, 2, "dain", "", item_key).items
