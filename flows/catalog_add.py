@@ -30,7 +30,7 @@ from tasks.video import ffmpeg_path
 
 BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # as params.yaml allows it
 CLIP_PIXELS = 768 * 512  # of a proposed clip's pictures, at most
-KEY_STEP = 4  # of the lines for params.yaml
+KEY_STEP, NO_SOURCE = 4, "data/raw/embedded/no-source"  # of the lines for params.yaml
 
 
 def add_batch(batch: str, words: Sequence[str], folder: Path, fps: str, *, force: bool) -> None:
@@ -182,5 +182,9 @@ def _say_next(batch: str, clips: Sequence[Proposal], params: Params) -> None:
     say(f"  inbetween ingest {batch}")
     if batch not in params.batches:
         say("or, by hand, these lines in params.yaml, and inbetween repro:")
-        say(f"  batches:     {batch}: {{key_steps: [{KEY_STEP}], openpose: data/raw/embedded/openpose}}")
-        say(f"  backgrounds: {batch}-{KEY_STEP}: {{batch: {batch}, key_step: {KEY_STEP}}}")
+        pose, interpolator = (
+            f"pose: {{worker: mediapipe, source: {NO_SOURCE}}}",
+            f"interpolator: flow, source: {NO_SOURCE}",
+        )
+        say(f"  batches:     {batch}: {{key_steps: [{KEY_STEP}], {pose}}}")
+        say(f"  backgrounds: {batch}-{KEY_STEP}: {{batch: {batch}, key_step: {KEY_STEP}, {interpolator}}}")

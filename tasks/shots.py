@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import VideoError
-from tasks.pictures import SUFFIX, probe_pictures, read_pictures
+from tasks.picture_frames import probe_pictures, read_pictures
+from tasks.pictures import SUFFIX
 from tasks.video import Crop, VideoFrame, probe_video, read_frames
 
 BoolArray = npt.NDArray[np.bool_]

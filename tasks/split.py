@@ -12,7 +12,8 @@ import pyarrow as pa
 from tasks.catalog import Catalog, ClipRow, span_past_end
 from tasks.errors import VideoError
 from tasks.items import Item, ItemStore
-from tasks.pictures import SUFFIX, PicturesInfo, probe_pictures, read_pictures
+from tasks.picture_frames import PicturesInfo, probe_pictures, read_pictures
+from tasks.pictures import SUFFIX
 from tasks.sources import ManifestRow, read_manifest
 from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_skipped, write_table
 from tasks.video import Crop, VideoFrame, VideoInfo, probe_video, read_frames, resize_image

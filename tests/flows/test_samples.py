@@ -1,10 +1,12 @@
 """Stage samples run for real: clips from footage, poses that the test writes."""
 
 import hashlib
+import json
 import re
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tasks.tables import POSE_SCHEMA, Table, write_table
 from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, write_batch
@@ -75,3 +77,31 @@ def test_a_renderers_set_is_made_once_and_follows_its_clips_and_settings(tmp_pat
     )
     done = sandbox.run("dvc", "stage", "list", "--name-only")
     assert "samples@someone" in done.stdout
+
+
+@pytest.mark.slow
+@needs_footage
+def test_a_clean_set_has_no_frame_that_a_test_clip_shows(tmp_path):
+    sandbox = copy_project(tmp_path / "project")
+    write_batch(sandbox, "batch", [("a", "kick_front", 0, 96), ("b", "kick_back", 0, 40), ("c", "kick_front", 40, 48)])
+    path = sandbox.root / "catalog/batch/clips.csv"
+    path.write_text(re.sub(r"^([ab],\w+),test", r"\1,train", path.read_text(), flags=re.MULTILINE))
+    set_batches(sandbox, ["batch"])
+    set_renderer(sandbox, "[]", "base")
+    params = sandbox.root / "params.yaml"
+    params.write_text(params.read_text().replace("videos: [], split: test", "videos: [], split: clean"))
+    logs = [
+        sandbox.run("inbetween", "stage", name, item).stderr
+        for name, item in (("download", "batch"), ("split", "batch"), ("background", "batch-8"))
+    ]
+    assert "test clips share frames with training clips: inbetween catalog check batch" in logs[1]
+    said = json.loads((sandbox.root / "data/batch/clips/manifest.json").read_text())
+    assert said["leaks"]["clips"] == {"c": {"train_clips": ["a"], "frames": list(range(40, 49))}}
+    for clip in "abc":
+        write_poses(sandbox, clip)
+    first, _ = run_samples(sandbox)
+    assert list(first) == ["a+1", "a+2", "b"]
+    frames = {name: Table("samples", sandbox.root / f"data/samples/someone/{name}.parquet").frames for name in first}
+    assert frames["a+1"].tolist() == [0, 8, 16, 24, 32]
+    assert frames["a+2"].tolist() == [56, 64, 72, 80, 88, 96]
+    assert run_samples(sandbox) == (first, 2)

@@ -17,7 +17,8 @@ from tasks.catalog import read_catalog
 from tasks.download import download_videos
 from tasks.errors import CatalogError, SourceError, VideoError
 from tasks.items import ItemStore, do_group, item_key
-from tasks.pictures import pack_folder, pack_tar, probe_pictures, read_pictures
+from tasks.picture_frames import probe_pictures, read_pictures
+from tasks.pictures import pack_folder, pack_tar
 from tasks.sources import WantedVideo, parse_source, read_manifest
 from tasks.split import plan_clips, split_group, write_clip
 from tasks.tables import Table, encode_png
