@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from flows.lifetime import hold_lock
 from flows.mapping import count_workers
@@ -41,6 +42,9 @@ from tasks.video_poses import (
     read_video_poses,
 )
 
+# What a process needs to make frames, measured at 1920x1080 and 360x640 (docs/benchmarks.md): its own, and a pixel's.
+_PROCESS_BYTES, _PIXEL_BYTES = 300 * 2**20, {"blend": 50, "flow": 250, "rife": 900}
+_MEMORY_SHARE = 0.8  # of what is free, that all of them may take
 _PRELOAD = ("tasks.render_chunk", "tasks.video_poses")
 _KEPT = ("items", "scan.npz", "key", "lock")  # of a work folder, by the run that goes on
 
@@ -240,12 +244,27 @@ def _render(job: _Job, plan: ChunkPlan) -> ChunkRecord:
             map_stream(
                 partial(render_chunk, store=job.store),
                 chunk_jobs(plan, todo, job.work / "pictures"),
-                workers=min(job.workers, len(todo)),
+                workers=_fit_memory(job, len(todo)),
                 on_done=lambda _chunk, record: records.append(record),
                 on_advance=progress.advance,
                 preload=_PRELOAD,
             )
     return ChunkRecord(*np.sum(records, axis=0).tolist())
+
+
+def _fit_memory(job: _Job, num_chunks: int) -> int:
+    """As many processes as there is memory for; at least one."""
+    settings, info = job.settings, job.source.info
+    kind = settings.base if settings.needs_poses else settings.method
+    each = _PROCESS_BYTES + _PIXEL_BYTES[kind] * info.width * info.height
+    free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+    workers = max(1, min(job.workers, num_chunks, free // each))
+    if workers < min(job.workers, num_chunks):
+        say(
+            f"render: {workers} of {job.workers} processes: each takes some {each >> 20} MB for pictures of"
+            f" {info.width}x{info.height}, and {free >> 20} MB are free"
+        )
+    return workers
 
 
 def _put_together(job: _Job, plan: ChunkPlan) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.sandbox import Sandbox, copy_project
 
-COMMANDS = ["stage", "repro", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint"]
+COMMANDS = ["stage", "repro", "render", "demo", "data", "check", "params use", "import checkpoint", "export checkpoint"]
 
 
 @pytest.fixture(scope="module")
