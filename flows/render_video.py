@@ -88,7 +88,7 @@ def render_video(source_path: Path, target: Path, options: RenderOptions) -> Non
         sha256 = hash_file(source_path)
         inputs = [sha256, settings.__dict__, str(options.pace), params.pose.model_dump(), crf]
         key = item_key(inputs, _hash_code(settings))
-        _open_work(work, key)
+        _open_work(work, f"{key} {options.frames.absolute() if options.frames else None}")
         job = _Job(
             source=source,
             target=target,
@@ -152,14 +152,17 @@ def _say_source(source: Source) -> None:
     info = source.info
     say(
         f"render: {source.path.name}: {info.width}x{info.height}, {info.num_frames} frames at"
-        f" {float(info.average_fps):.5g} fps, {'sound: ' + ', '.join(source.audio) if source.audio else 'no sound'}"
+        f" {float(info.average_fps):.5g} fps, {'sound: ' + ', '.join(codec or 'unknown' for codec in source.audio) if source.audio else 'no sound'}"
     )
     if source.hdr:
         say(f"render: {source.path.name} is HDR ({source.hdr}); frames become 8-bit without tone mapping")
 
 
 def _open_work(work: Path, key: str) -> None:
-    """The folder of an unfinished render of the same; what is there of another one goes."""
+    """The folder of an unfinished render of the same; what is there of another one goes.
+
+    Args: key: of all that the run leaves; which folder of frames is part of it.
+    """
     mark = work / "key"
     found = mark.read_text() if mark.is_file() else None
     kept = _KEPT if found == key else ("lock",)
@@ -249,6 +252,9 @@ def _render(job: _Job, plan: ChunkPlan) -> ChunkRecord:
                 on_advance=progress.advance,
                 preload=_PRELOAD,
             )
+    for path in folder.glob("frame_*.png") if folder else ():  # what is overwritten may have been longer
+        if path.stem.removeprefix("frame_").isdecimal() and int(path.stem[6:]) >= plan.timeline.num_frames:
+            path.unlink()
     return ChunkRecord(*np.sum(records, axis=0).tolist())
 
 
@@ -307,7 +313,7 @@ def _say_result(job: _Job, timeline: Timeline, record: ChunkRecord, num_cuts: in
     container, sound = FORMATS[job.target.suffix.lower()], "no sound"
     if job.source.audio:
         how = {"keep": "kept", "stretch": f"stretched {timeline.pace.stretch} times", "drop": "dropped"}
-        converted = [codec for codec in job.source.audio if not is_copied(codec, container)]
+        converted = [codec for codec in job.source.audio if codec and not is_copied(codec, container)]
         is_aac = job.options.sound == "keep" and converted
         sound = f"sound {how[job.options.sound]}{' (' + ', '.join(converted) + ' as AAC)' if is_aac else ''}"
     based = f" ({record.num_based} of them {job.settings.base}'s: nobody is seen)" if record.num_based else ""
