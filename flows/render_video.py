@@ -149,10 +149,10 @@ def _hash_code(settings: RenderSettings) -> list[str]:
 
 
 def _say_source(source: Source) -> None:
-    info = source.info
+    info, sound = source.info, ", ".join(codec or "unknown" for codec in source.audio)
     say(
         f"render: {source.path.name}: {info.width}x{info.height}, {info.num_frames} frames at"
-        f" {float(info.average_fps):.5g} fps, {'sound: ' + ', '.join(codec or 'unknown' for codec in source.audio) if source.audio else 'no sound'}"
+        f" {float(info.average_fps):.5g} fps, {f'sound: {sound}' if sound else 'no sound'}"
     )
     if source.hdr:
         say(f"render: {source.path.name} is HDR ({source.hdr}); frames become 8-bit without tone mapping")
