@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from flows.lifetime import hold_lock
 from flows.mapping import count_workers
@@ -41,6 +42,9 @@ from tasks.video_poses import (
     read_video_poses,
 )
 
+# What a process needs to make frames, measured at 1920x1080 and 360x640 (docs/benchmarks.md): its own, and a pixel's.
+_PROCESS_BYTES, _PIXEL_BYTES = 300 * 2**20, {"blend": 50, "flow": 250, "rife": 900}
+_MEMORY_SHARE = 0.8  # of what is free, that all of them may take
 _PRELOAD = ("tasks.render_chunk", "tasks.video_poses")
 _KEPT = ("items", "scan.npz", "key", "lock")  # of a work folder, by the run that goes on
 
@@ -84,7 +88,7 @@ def render_video(source_path: Path, target: Path, options: RenderOptions) -> Non
         sha256 = hash_file(source_path)
         inputs = [sha256, settings.__dict__, str(options.pace), params.pose.model_dump(), crf]
         key = item_key(inputs, _hash_code(settings))
-        _open_work(work, key)
+        _open_work(work, f"{key} {options.frames.absolute() if options.frames else None}")
         job = _Job(
             source=source,
             target=target,
@@ -145,17 +149,20 @@ def _hash_code(settings: RenderSettings) -> list[str]:
 
 
 def _say_source(source: Source) -> None:
-    info = source.info
+    info, sound = source.info, ", ".join(codec or "unknown" for codec in source.audio)
     say(
         f"render: {source.path.name}: {info.width}x{info.height}, {info.num_frames} frames at"
-        f" {float(info.average_fps):.5g} fps, {'sound: ' + ', '.join(source.audio) if source.audio else 'no sound'}"
+        f" {float(info.average_fps):.5g} fps, {f'sound: {sound}' if sound else 'no sound'}"
     )
     if source.hdr:
         say(f"render: {source.path.name} is HDR ({source.hdr}); frames become 8-bit without tone mapping")
 
 
 def _open_work(work: Path, key: str) -> None:
-    """The folder of an unfinished render of the same; what is there of another one goes."""
+    """The folder of an unfinished render of the same; what is there of another one goes.
+
+    Args: key: of all that the run leaves; which folder of frames is part of it.
+    """
     mark = work / "key"
     found = mark.read_text() if mark.is_file() else None
     kept = _KEPT if found == key else ("lock",)
@@ -240,12 +247,30 @@ def _render(job: _Job, plan: ChunkPlan) -> ChunkRecord:
             map_stream(
                 partial(render_chunk, store=job.store),
                 chunk_jobs(plan, todo, job.work / "pictures"),
-                workers=min(job.workers, len(todo)),
+                workers=_fit_memory(job, len(todo)),
                 on_done=lambda _chunk, record: records.append(record),
                 on_advance=progress.advance,
                 preload=_PRELOAD,
             )
+    for path in folder.glob("frame_*.png") if folder else ():  # what is overwritten may have been longer
+        if path.stem.removeprefix("frame_").isdecimal() and int(path.stem[6:]) >= plan.timeline.num_frames:
+            path.unlink()
     return ChunkRecord(*np.sum(records, axis=0).tolist())
+
+
+def _fit_memory(job: _Job, num_chunks: int) -> int:
+    """As many processes as there is memory for; at least one."""
+    settings, info = job.settings, job.source.info
+    kind = settings.base if settings.needs_poses else settings.method
+    each = _PROCESS_BYTES + _PIXEL_BYTES[kind] * info.width * info.height
+    free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+    workers = max(1, min(job.workers, num_chunks, free // each))
+    if workers < min(job.workers, num_chunks):
+        say(
+            f"render: {workers} of {job.workers} processes: each takes some {each >> 20} MB for pictures of"
+            f" {info.width}x{info.height}, and {free >> 20} MB are free"
+        )
+    return workers
 
 
 def _put_together(job: _Job, plan: ChunkPlan) -> None:
@@ -288,7 +313,7 @@ def _say_result(job: _Job, timeline: Timeline, record: ChunkRecord, num_cuts: in
     container, sound = FORMATS[job.target.suffix.lower()], "no sound"
     if job.source.audio:
         how = {"keep": "kept", "stretch": f"stretched {timeline.pace.stretch} times", "drop": "dropped"}
-        converted = [codec for codec in job.source.audio if not is_copied(codec, container)]
+        converted = [codec for codec in job.source.audio if codec and not is_copied(codec, container)]
         is_aac = job.options.sound == "keep" and converted
         sound = f"sound {how[job.options.sound]}{' (' + ', '.join(converted) + ' as AAC)' if is_aac else ''}"
     based = f" ({record.num_based} of them {job.settings.base}'s: nobody is seen)" if record.num_based else ""

@@ -46,11 +46,13 @@ def convert_sound(
 ) -> list[Sound]:
     """The source's audio streams for a container: as they are where it can hold them, else as AAC.
 
-    Args: stretch: how many times slower, the pitch kept.
+    Args: codecs: of the streams; "" = left out.  stretch: how many times slower, the pitch kept.
     Raises: VideoError where ffmpeg cannot convert one.
     """
     sounds = []
     for index, codec in enumerate(codecs):
+        if not codec:
+            continue
         if stretch == 1 and is_copied(codec, container):
             sounds.append(Sound(source, index, 0.0))
             continue

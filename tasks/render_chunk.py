@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from models.renderer.keys import WeightsError
 from models.renderer.methods import KeyPair, render_between, render_neural
-from models.skeleton import is_seen
+from models.skeleton import NUM_JOINTS, is_seen
 from tasks.errors import ToolError
 from tasks.items import ItemStore
 from tasks.render import RenderSettings, predict_joints
@@ -230,7 +230,9 @@ class _PartMotion:
             for moment in gap.moments:
                 self._rows[moment.frame] = len(times)
                 times.append(min(max(start + moment.share * (end - start), start), end))
-        self._joints_TJD = predict_joints(part.times_K, part.joints_px_KJD, np.array(times), chunk.settings)
+        self._joints_TJD = np.zeros((0, NUM_JOINTS, 3))
+        if times:
+            self._joints_TJD = predict_joints(part.times_K, part.joints_px_KJD, np.array(times), chunk.settings)
 
     def at(self, moment: Moment) -> FloatArray:
         """(19, 3) joints px."""

@@ -24,7 +24,7 @@ class Source:
     """A video as its headers and packets tell it.
 
     pixel_aspect: width to height of a displayed pixel.  hdr: "", "PQ" or "HLG".
-    audio: the codec of each audio stream.
+    audio: the codec of each audio stream; "" = one that nothing here reads.
     """
 
     path: Path
@@ -50,10 +50,14 @@ def probe_source(path: Path) -> Source:
     with av.open(f"file:{path.absolute()}", metadata_errors="replace") as container:
         if "matroska" in container.format.name:
             _check_length(path, container)
-        stream = container.streams.video[0]
+        is_cover = av.stream.Disposition.attached_pic
+        stream = next(each for each in container.streams.video if not each.disposition & is_cover)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         transfer = int(stream.codec_context.color_trc or 0)
-        audio = tuple(str(each.codec_context.name) for each in container.streams.audio)
+        audio = tuple(
+            str(each.codec_context.codec.canonical_name) if each.codec_context else ""
+            for each in container.streams.audio
+        )
     if info.rotation_deg % 180:
         aspect = 1 / aspect if aspect else aspect
     return Source(path, info, aspect or Fraction(1), _HDR_TRANSFERS.get(transfer, ""), audio)

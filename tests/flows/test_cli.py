@@ -8,7 +8,7 @@ import pytest
 from tests.sandbox import Sandbox, copy_project
 
 COMMANDS = [
-    *("stage", "repro", "demo", "data", "check", "params use"),
+    *("stage", "repro", "render", "demo", "data", "check", "params use"),
     *("catalog add", "catalog check"),
     *("import checkpoint", "import h5", "import poses", "import backgrounds", "export checkpoint", "export poses"),
 ]

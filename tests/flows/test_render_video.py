@@ -190,21 +190,21 @@ def test_the_command_works_in_any_folder_and_touches_no_lock(clip, tmp_path):
 
 
 def test_killed_it_goes_on_and_gives_the_same_bytes(tmp_path):
-    pictures = [ball(n, 320, 240) for n in range(60)]
-    source = write_video(tmp_path / "in.mp4", pictures, range(0, 60 * 512, 512))
+    pictures = [ball(n, 160, 96) for n in range(40)]
+    source = write_video(tmp_path / "in.mp4", pictures, range(0, 40 * 512, 512))
     words = ["--method", "flow", "--rate", "4", "--workers", "2"]
     command = [str(BIN / "inbetween"), "render", "in.mp4", "out.mp4", *words]
     killed = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     store = work_folder(tmp_path / "out.mp4") / "items"
     deadline = time.monotonic() + 200
-    while len(list(store.glob("*/[0-9a-f]*/segment.mp4"))) < 2 and time.monotonic() < deadline:
+    while not list(store.glob("*/[0-9a-f]*/segment.mp4")) and time.monotonic() < deadline:
         assert killed.poll() is None, "ended before it could be killed"
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "out.mp4").exists()
-    finished = {path: path.stat().st_mtime_ns for path in store.glob("*/[0-9a-f]*/segment.mp4")}
-    assert 2 <= len(finished) < 15
+    finished = list(store.glob("*/[0-9a-f]*/segment.mp4"))
+    assert 1 <= len(finished) < 10
     time.sleep(1)  # what belonged to it ends
     done = run("in.mp4", "out.mp4", *words, cwd=tmp_path)
     assert "goes on with what an earlier run has finished" in done.stderr
