@@ -113,8 +113,8 @@ def show_diff(answer: Diff) -> str:
 
 
 def show_history(answer: History) -> str:
-    rows = [[v.revision, v.date, v.author, v.md5[:12], str(v.num_revisions), v.why, v.subject] for v in answer.versions]
-    header = [["since", "date", "by", "md5", "revisions", "changed by", "message"]]
+    rows = [[v.revision, v.date, v.md5[:12], str(v.num_revisions), v.why, v.subject] for v in answer.versions]
+    header = [["since", "date", "md5", "revisions", "changed by", "message"]]
     blocks = [f"{answer.thing}: {len(rows)} versions of {answer.path}", _table("", header, rows)]
     return _join(blocks, answer.open)
 
