@@ -11,7 +11,7 @@ from tasks.lineage.coverage import Coverage
 from tasks.lineage.downstream import Downstream, Use
 from tasks.lineage.leaks import Leaks
 from tasks.lineage.licences import Licences
-from tasks.lineage.upstream import Upstream
+from tasks.lineage.upstream import MotionFacts, Upstream
 
 MAX_ROWS = 40
 _MAX_CELL = 60
@@ -42,17 +42,16 @@ def show_upstream(answer: Upstream) -> str:
     blocks.append(
         _table("videos", [["video", "used for", "licence", "read", "sha256", "clips and frames", "source"]], videos)
     )
-    motions = [
-        [
-            f"{m.subset}/{m.subject}/{m.sequence}",
-            _roles(m.roles),
-            m.licence,
-            m.source_sha256[:12],
-            m.file or "not in this project",
-        ]
-        for m in answer.motions
+    motions: dict[tuple[str, ...], list[MotionFacts]] = {}
+    for m in answer.motions:
+        place = m.file.rpartition(f"/{m.subject}/")[0] or m.file if m.file else "not in this project"
+        motions.setdefault((m.subset, _roles(m.roles), m.licence, place), []).append(m)
+    groups = [
+        [*key, str(len({m.subject for m in rows})), str(len(rows)), f"{rows[0].sequence} .. {rows[-1].sequence}"]
+        for key, rows in motions.items()
     ]
-    blocks.append(_table("recordings", [["recording", "used for", "licence", "sha256", "file"]], motions))
+    header = [["subset", "used for", "licence", "files in", "subjects", "number", "recordings"]]
+    blocks.append(_table(f"recordings ({len(answer.motions)})", header, groups, counted=True))
     raw = [[r.path, r.kind, r.md5[:12], str(r.num_files), ", ".join(r.licences) or "not told"] for r in answer.raw]
     blocks.append(_table("other raw data", [["path", "what", "md5 of the whole", "files", "licence"]], raw))
     stages = [
@@ -114,8 +113,8 @@ def show_diff(answer: Diff) -> str:
 
 
 def show_history(answer: History) -> str:
-    rows = [[v.revision, v.date, v.author, v.md5[:12], str(v.num_revisions), v.why, v.subject] for v in answer.versions]
-    header = [["since", "date", "by", "md5", "revisions", "changed by", "message"]]
+    rows = [[v.revision, v.date, v.md5[:12], str(v.num_revisions), v.why, v.subject] for v in answer.versions]
+    header = [["since", "date", "md5", "revisions", "changed by", "message"]]
     blocks = [f"{answer.thing}: {len(rows)} versions of {answer.path}", _table("", header, rows)]
     return _join(blocks, answer.open)
 
@@ -171,8 +170,8 @@ def _pairs(values: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in values.items())
 
 
-def _table(title: str, header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; "" where there are no rows."""
+def _table(title: str, header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], *, counted: bool = False) -> str:
+    """Columns as wide as their widest cell; "" where there are no rows. counted: the title says how many there are."""
     if not rows:
         return ""
     shown = [*header, *rows[:MAX_ROWS]]
@@ -181,7 +180,8 @@ def _table(title: str, header: Sequence[Sequence[str]], rows: Sequence[Sequence[
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     if len(rows) > MAX_ROWS:
         lines.append(f"... and {len(rows) - MAX_ROWS} more: --json has all")
-    return "\n".join([f"{title} ({len(rows)})", *lines] if title else lines)
+    head = title if counted or not title else f"{title} ({len(rows)})"
+    return "\n".join([head, *lines] if head else lines)
 
 
 def _join(blocks: Iterable[str], open_: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ class Reasons:
     other: list[str] = field(default_factory=list)
 
     def words(self) -> str:
-        parts = [f"{name} {', '.join(rows)}" for name, rows in vars(self).items() if rows]
+        parts = [f"{name} {', '.join(rows)}".removeprefix("other ") for name, rows in vars(self).items() if rows]
         return "; ".join(parts)
 
 

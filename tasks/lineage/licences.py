@@ -33,7 +33,7 @@ OWN_LICENCE = "Apache-2.0"
 
 @dataclass
 class Parent:
-    """A source and what its licence allows. verdict: YES, DUTIES, NO or UNKNOWN.  number: of recordings, where several."""
+    """A source and what its licence allows. verdict: YES, DUTIES, NO or UNKNOWN.  number: how many recordings."""
 
     kind: str
     name: str

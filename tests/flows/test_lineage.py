@@ -113,7 +113,7 @@ def test_why_knows_new_stages_and_offers_the_nearest(pipeline):
     del pipeline.project.ran["pose@two"]
     pipeline.project.save()
     assert ("pose@two", "new", "pose@two", "it has no entry in dvc.lock: it never ran") in reasons(pipeline, "pose@two")
-    with pytest.raises(LineageError, match="pose@too: is no stage of dvc.yaml; the nearest names are pose@two"):
+    with pytest.raises(LineageError, match=r"pose@too: is no stage of dvc\.yaml; the nearest names are pose@two"):
         explain_stage(ask(pipeline), "pose@too")
 
 
