@@ -4,7 +4,6 @@ Worth another attempt, later and later with jitter, is what a network or a fault
 answer, a stage that was killed. What a user must mend is not.
 """
 
-import random
 import shutil
 import sys
 import time
@@ -20,7 +19,7 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
-from flows.clones import Clone, CommandError, UnreachableError
+from flows.clones import BACK_OFF_S, RETRIES, Clone, CommandError, UnreachableError, back_off
 from flows.landing import Change, Landing, land, push_data
 from flows.prefect_tasks import write_flow_context
 from flows.progress import say
@@ -29,8 +28,6 @@ from tasks.errors import InbetweenError
 
 FAILURES = STATE / "failures.log"
 
-RETRIES = 3
-BACK_OFF_S = 10.0
 _COMMAND = "inbetween repro: "
 
 
@@ -75,7 +72,7 @@ def repro_in_clone(clone: Clone, targets: Sequence[str], *, retries: int = RETRI
         except CommandError as error:
             if error.code == 2 or attempt == retries:
                 raise
-            wait_s = _wait_before(attempt)
+            wait_s = back_off(attempt)
             say(f"{error}; again in {wait_s:.0f} s")
             time.sleep(wait_s)
         else:
@@ -114,10 +111,6 @@ def land_change(clone: Clone, change: Change, landing: Landing) -> str:
     commit: str = _land(clone, change, landing)
     clone.tidy()
     return commit
-
-
-def _wait_before(attempt: int) -> float:
-    return BACK_OFF_S * float(2**attempt) * random.uniform(0.7, 1.3)  # noqa: S311 # jitter
 
 
 def _is_silent(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:

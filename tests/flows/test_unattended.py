@@ -19,7 +19,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500), needs_footage]
 def machine(tmp_path_factory) -> Iterator[Machine]:
     sandbox = make_checkout(tmp_path_factory.mktemp("machine"))
     # The tests' own requests bring no CSRF token.
-    sandbox.env |= {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+    sandbox.env |= {
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false",
+        "PYTHONUNBUFFERED": "1",
+        "INBETWEEN_DEAD_AFTER_S": "120",
+    }
     machine = Machine(sandbox)
     machine.start()
     yield machine
