@@ -89,11 +89,7 @@ def test_wrong_parameter_is_refused_by_the_schema_that_the_server_holds():
         "clip = {'clip': 'c', 'video': 'v', 'split': 'test', 'first': 0, 'last': 9, 'width': 64, 'height': 64}\n"
         "video = {'video': 'v', 'source': 'file:/v', 'licence': 'L'}\n"
         "good = {'name': 'b', 'videos': [video], 'clips': [clip], 'key_steps': [8]}\n"
-        "# A new database file takes a busy disk minutes.
-IN_MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thread=false"
-
-
-def ask(**change):\n"
+        "def ask(**change):\n"
         "    try: validate({'batch': {**good, **change}}, schema, raise_on_error=True)\n"
         "    except Exception as error: return str(error)\n"
         "    return ''\n"
