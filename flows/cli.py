@@ -387,7 +387,7 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    command = Path(sys.argv[0]).name
+    command = Path(sys.argv[0]).stem.replace("cli", "inbetween")  # python -m flows.cli
     words = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
     print(f"{command} {words}: {line}".replace(" :", ":"), file=sys.stderr)  # noqa: T201
     sys.exit(code)

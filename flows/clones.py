@@ -7,22 +7,27 @@ in, and keeps what a killed run left (downloads that were begun) for the next ru
 
 import fcntl
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from flows.lifetime import hold_lock
 from flows.progress import say
 from flows.project import ROOT, STATE
 from tasks.errors import InbetweenError, ParamsError, ToolError
 
 CLONES = STATE / "clones"
 MAX_SLOTS = 64
+RETRIES = 3
+BACK_OFF_S = 10.0
 NETWORK_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 25.0  # a flow's stages get 10 s to close their books
 
@@ -116,7 +121,7 @@ class Clone:
 
     def tidy(self) -> None:
         """Drop outputs that are in the cache, but for the raw data and downloads that were begun."""
-        for folder in (self.root / "data").iterdir():
+        for folder in (self.root / "data").glob("*"):
             if folder.name != "raw" and folder.is_dir() and not (folder / "videos/.partial").exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -140,25 +145,45 @@ def open_clone(purpose: str, branch: str = "main") -> Iterator[Clone]:
     Raises: UnreachableError; ParamsError where this checkout has no origin, or other requirements than the branch.
     """
     origin = find_origin()
-    with _take_slot(purpose) as (folder, lock):
+    # Runs of one purpose come one after the other: they would do the same work twice.
+    with hold_lock(STATE / "locks" / f"{purpose}.lock", purpose), _take_slot(purpose) as (folder, lock):
         root = folder / "project"
         clone = Clone(root, branch, lock)
-        try:
-            if root.is_dir():
+        _try_again(lambda: _git(folder, "ls-remote", "--quiet", origin, f"refs/heads/{branch}"))
+        if root.is_dir():
+            try:
                 clone.git("remote", "set-url", "origin", origin)
                 clone.fetch()
                 clone.reset()
-        except UnreachableError:
-            raise
-        except CommandError as error:
-            say(f"clone {folder.name}: {error}; it is made anew")
-            shutil.rmtree(root)
+            except InbetweenError as error:  # origin answers: it is the clone
+                say(f"clone {folder.name}: {error}; it is made anew")
+                shutil.rmtree(root)
         if not root.is_dir():
             _make_clone(origin, branch, root)
             clone.reset()
         _share_state(root)
         _refuse_other_requirements(root)
         yield clone
+
+
+def _try_again(ask: Callable[[], object]) -> None:
+    """Have origin answer. Raises: UnreachableError after the last attempt."""
+    for attempt in range(RETRIES + 1):
+        try:
+            ask()
+        except CommandError as error:
+            if attempt == RETRIES:
+                raise UnreachableError(f"{error}; is the repository's origin there?") from error
+            wait_s = back_off(attempt)
+            say(f"{error}; again in {wait_s:.0f} s")
+            time.sleep(wait_s)
+        else:
+            return
+
+
+def back_off(attempt: int) -> float:
+    """Seconds before another attempt: about 10, 20, 40; no two runs come back at the same time."""
+    return BACK_OFF_S * float(2**attempt) * random.uniform(0.7, 1.3)  # noqa: S311
 
 
 def find_origin() -> str:

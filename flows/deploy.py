@@ -20,7 +20,8 @@ WEBHOOK_URL = "INBETWEEN_WEBHOOK_URL"
 # Read by prefect.yaml.
 DEFAULTS = {"INBETWEEN_TRAIN_EVERY": "10"}
 
-DEAD_AFTER_S = 120  # without a beat, which comes every 30 s
+# Without a beat, which comes every 30 s: on a busy machine beats were two minutes late.
+DEAD_AFTER_S = int(os.environ.get("INBETWEEN_DEAD_AFTER_S", "300"))
 DEAD_RUNS = "inbetween: a run without a sign of life has crashed"
 NOTICE = "inbetween: a failed run calls the webhook"
 _BLOCK = "inbetween-failures"

@@ -4,7 +4,7 @@ Worth another attempt, later and later with jitter, is what a network or a fault
 answer, a stage that was killed. What a user must mend is not.
 """
 
-import random
+import os
 import shutil
 import sys
 import time
@@ -20,28 +20,46 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
-from flows.clones import Clone, CommandError, UnreachableError
+from flows.clones import BACK_OFF_S, RETRIES, Clone, CommandError, UnreachableError, back_off
 from flows.landing import Change, Landing, land, push_data
 from flows.prefect_tasks import write_flow_context
 from flows.progress import say
-from flows.project import RUN_CONTEXT, STATE, prepare_environment
+from flows.project import ROOT, RUN_CONTEXT, STATE, prepare_environment
 from tasks.errors import InbetweenError
 
 FAILURES = STATE / "failures.log"
+LOGS = STATE / "logs" / "runs"
+MAX_LOGS = 1000
 
-RETRIES = 3
-BACK_OFF_S = 10.0
 _COMMAND = "inbetween repro: "
 
 
 def conclude(work: Callable[[], str]) -> State[Any]:
     """A flow's end: an error of ours is one line, not a traceback; anything else is raised as it is."""
     prepare_environment()
+    if prefect.runtime.deployment.id:
+        _write_log_file()
     try:
         what = work()
     except InbetweenError as error:
         return Failed(message=str(error), data=error)
     return Completed(message=what)
+
+
+def _write_log_file() -> None:
+    """From here on this process writes into a file of its own: the worker's pipe breaks when the worker dies, and rich,
+    by which Prefect writes its lines, would then end the run.
+    """
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for old in sorted(LOGS.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-MAX_LOGS]:
+        old.unlink(missing_ok=True)
+    path = LOGS / f"{prefect.runtime.flow_run.name}-{str(prefect.runtime.flow_run.id)[:8]}.log"
+    say(f"{prefect.runtime.flow_run.name}: the log of this run is {path.relative_to(ROOT).as_posix()}")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)
 
 
 def describe_landing(commit: str, landing: Landing, branch: str) -> str:
@@ -75,7 +93,7 @@ def repro_in_clone(clone: Clone, targets: Sequence[str], *, retries: int = RETRI
         except CommandError as error:
             if error.code == 2 or attempt == retries:
                 raise
-            wait_s = _wait_before(attempt)
+            wait_s = back_off(attempt)
             say(f"{error}; again in {wait_s:.0f} s")
             time.sleep(wait_s)
         else:
@@ -114,10 +132,6 @@ def land_change(clone: Clone, change: Change, landing: Landing) -> str:
     commit: str = _land(clone, change, landing)
     clone.tidy()
     return commit
-
-
-def _wait_before(attempt: int) -> float:
-    return BACK_OFF_S * float(2**attempt) * random.uniform(0.7, 1.3)  # noqa: S311 # jitter
 
 
 def _is_silent(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:

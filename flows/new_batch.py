@@ -21,9 +21,13 @@ from tasks.sources import parse_source
 
 NO_MODEL = "data/raw/embedded/no-model"
 LEFT_OUT = "left_out.csv"
+# Folders of data/ beside those of batches.
+_TAKEN = {"raw", "joints", "views", "samples", "models", "renders", "evaluations", "evaluations-motion"}
 
 # An id becomes a file's name: it can neither leave its folder nor start like an option.
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+# A folder or file of the project's data: no way out of it.
+Place = Annotated[str, StringConstraints(pattern=r"^data(/[A-Za-z0-9][A-Za-z0-9_.-]*)+$", max_length=200)]
 # A cell of a CSV file: one line, and nothing that could end it early.
 Cell = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
 Side = Annotated[int, Field(ge=16, le=MAX_SIDE_PX)]
@@ -73,9 +77,9 @@ class NewRender(_Given):
     split: Literal["train", "test"] = "test"
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"] = "robust"
-    motion_model: Cell = NO_MODEL
+    motion_model: Place = NO_MODEL
     method: Literal["blend", "flow", "rife", "warp", "neural"]
-    renderer: Cell = NO_MODEL
+    renderer: Place = NO_MODEL
     background: Literal["flow", "rife", "warp"] | None = None
     base: Literal["rife", "flow"] | None = None
 
@@ -92,11 +96,13 @@ class NewBatch(_Given):
     clips: Annotated[list[NewClip], Field(min_length=1, max_length=100_000)]
     key_steps: Annotated[list[KeyStep], Field(min_length=1, max_length=8)]
     renders: list[NewRender] = []
-    openpose: Annotated[Cell, Field(min_length=1)] = "data/raw/embedded/openpose"
+    openpose: Place = "data/raw/embedded/openpose"
     missing: Literal["fail", "skip"] = "fail"
 
     @model_validator(mode="after")
     def _check_rows(self) -> "NewBatch":
+        if self.name.lower() in _TAKEN:
+            raise ValueError(f"name: data/{self.name} is another stage's; take another name")
         for kind, names in (
             ("videos", [row.video for row in self.videos]),
             ("clips", [row.clip for row in self.clips]),

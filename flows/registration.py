@@ -30,9 +30,9 @@ def register_batch(root: Path, batch: NewBatch, left_out: Mapping[str, str] | No
     reasons = {**read_left_out(folder), **(left_out or {})}
     reasons = {row.video: reasons[row.video] for row in batch.videos if row.video in reasons}
     kept = batch.without(reasons)
-    if folder.is_dir() and not left_out:
-        _refuse_other_rows(root, kept)
-    else:
+    if not folder.is_dir() or _differs(root, kept):
+        if folder.is_dir() and (not left_out or _differs(root, batch)):
+            _refuse_other_rows(root, kept)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "videos.csv", kept.videos_csv())
         _write(folder / "clips.csv", kept.clips_csv())
@@ -64,6 +64,15 @@ def list_targets(root: Path, names: Mapping[str, Iterable[str]]) -> list[str]:
         if stage in there and section in names
         for item in names[section]
     ]
+
+
+def _differs(root: Path, batch: NewBatch) -> bool:
+    """True where the catalogue has other rows than the batch."""
+    try:
+        _refuse_other_rows(root, batch)
+    except CatalogError:
+        return True
+    return False
 
 
 def _refuse_other_rows(root: Path, batch: NewBatch) -> None:

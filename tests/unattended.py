@@ -90,6 +90,10 @@ class Machine:
         self.keepers.append(worker)
         return worker.stdout.readline().rstrip()
 
+    def logs(self) -> str:
+        """What all runs wrote."""
+        return "\n".join(path.read_text() for path in (self.sandbox.root / ".inbetween/logs/runs").glob("*.log"))
+
     def worker(self) -> psutil.Process:
         return self.processes("prefect", "worker", "start")[0]
 
@@ -154,12 +158,13 @@ class Machine:
         found = []
         for process in psutil.process_iter():
             try:
-                line, environment = " ".join(process.cmdline()), process.environ()
+                line = " ".join(process.cmdline())
+                if not all(word in line for word in words):
+                    continue
+                if process.environ().get("PREFECT_API_URL") == self.sandbox.env["PREFECT_API_URL"]:
+                    found.append(process)
             except psutil.Error:
                 continue
-            is_ours = environment.get("PREFECT_API_URL") == self.sandbox.env["PREFECT_API_URL"]
-            if is_ours and all(word in line for word in words):
-                found.append(process)
         return found
 
 

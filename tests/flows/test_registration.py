@@ -105,6 +105,15 @@ def test_bad_video_is_left_out_with_its_clips_and_stays_so(tree):
     assert files_of(tree) == once
 
 
+def test_video_that_dies_later_leaves_a_catalogue_that_was_there(tree):
+    register_batch(tree, make_batch())
+    assert [row.video for row in register_batch(tree, make_batch(), {"w": "dead"}).videos] == ["v"]
+    other = make_batch().model_dump()
+    other["clips"][0]["last"] = 40
+    with pytest.raises(CatalogError, match=r"clips.csv: c is not what the batch of this name already has"):
+        register_batch(tree, check_batch(other), {"w": "dead"})
+
+
 def test_batch_without_a_clip_is_refused(tree):
     with pytest.raises(CatalogError, match=r"batch b1: no clip is left: video v: dead; video w: gone"):
         register_batch(tree, make_batch(), {"v": "dead", "w": "gone"})
@@ -132,6 +141,9 @@ def test_targets_are_the_stages_of_dvc_yaml(tree):
         ({"clips": [{**CLIP, "video": "nobody"}]}, "video 'nobody' is not among the videos"),
         ({"clips": [{**CLIP, "split": "both"}]}, "batch.clips.0.split"),
         ({"key_steps": [1]}, "batch.key_steps.0"),
+        ({"name": "Raw"}, "data/Raw is another stage's"),
+        ({"openpose": "/etc"}, "batch.openpose"),
+        ({"renders": [{"method": "flow", "key_step": 8, "renderer": "data/../../x"}]}, "batch.renders.0.renderer"),
         ({"renders": [{"method": "flow", "key_step": 16}]}, "key step 16 is not among key_steps"),
         ({"missing": "maybe"}, "batch.missing"),
         ({"colour": "red"}, "batch.colour"),

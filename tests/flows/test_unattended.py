@@ -19,7 +19,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500), needs_footage]
 def machine(tmp_path_factory) -> Iterator[Machine]:
     sandbox = make_checkout(tmp_path_factory.mktemp("machine"))
     # The tests' own requests bring no CSRF token.
-    sandbox.env |= {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+    sandbox.env |= {
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false",
+        "PYTHONUNBUFFERED": "1",
+        "INBETWEEN_DEAD_AFTER_S": "120",
+    }
     machine = Machine(sandbox)
     machine.start()
     yield machine
@@ -29,7 +33,7 @@ def machine(tmp_path_factory) -> Iterator[Machine]:
 def kill_in_stage(machine: Machine, batch: str, victim: Callable[[], psutil.Process], stage: str = "split") -> None:
     """Register a batch, wait until its stage is at work, kill -9 the victim."""
     machine.register(describe_batch(batch, first=int(batch[1:])))
-    wait_for(lambda: machine.processes("stage", stage, batch), every=0.05)
+    wait_for(lambda: machine.processes("stage", stage, batch), every=0.2)
     victim().kill()
 
 
@@ -108,13 +112,12 @@ def test_killed_run_is_marked_and_its_retry_does_only_what_is_left(machine):
     machine.retry("ingest-b13")
     wait_for(lambda: machine.state("ingest-b13") == "Completed", every=2)
     assert "Batch b13: 1 video" in machine.landed()
-    log = (machine.sandbox.root / ".inbetween/logs/cpu.log").read_text()
-    assert len(re.findall(r"^split@b13 \| Running stage", log, re.MULTILINE)) == 1
+    assert len(re.findall(r"^split@b13 \| Running stage", machine.logs(), re.MULTILINE)) == 1
 
 
 def test_cancelled_run_leaves_no_process(machine):
     machine.register(describe_batch("b14", first=14))
-    wait_for(lambda: machine.processes("stage", "split", "b14"), every=0.05)
+    wait_for(lambda: machine.processes("stage", "split", "b14"), every=0.2)
     machine.sandbox.run("python", "-m", "prefect", "flow-run", "cancel", str(machine.runs()["ingest-b14"]["id"]))
     wait_for(lambda: machine.state("ingest-b14") == "Cancelled", every=2)
     wait_for(lambda: not machine.processes("b14"), 60)
@@ -125,10 +128,10 @@ def test_remote_that_comes_back_during_the_push(machine):
     store = machine.sandbox.root.parent / "store"
     away = store.with_name("store.away")
     machine.register(describe_batch("b15", first=15))
-    wait_for(lambda: machine.processes("stage", "background", "b15"), every=0.05)
+    wait_for(lambda: machine.processes("stage", "background", "b15"), every=0.2)
     store.rename(away)
     store.write_text("not a folder")
-    wait_for(lambda: "dvc push to store" in (machine.sandbox.root / ".inbetween/logs/cpu.log").read_text())
+    wait_for(lambda: "dvc push to store" in machine.logs())
     assert not any("b15" in line for line in machine.landed())
     store.unlink()
     away.rename(store)
@@ -138,7 +141,7 @@ def test_remote_that_comes_back_during_the_push(machine):
 
 def test_run_that_dies_with_its_worker_is_marked_in_the_end(machine):
     machine.register(describe_batch("b16", first=16))
-    wait_for(lambda: machine.processes("stage", "split", "b16"), every=0.05)
+    wait_for(lambda: machine.processes("stage", "split", "b16"), every=0.2)
     keeper = machine.keepers.pop()
     run = flow_process(machine, "b16")
     for process in (psutil.Process(keeper.pid), machine.worker(), run):
