@@ -17,9 +17,9 @@ import cv2
 import pyarrow as pa
 
 from tasks.errors import SourceError
-from tasks.import_record import Import
+from tasks.import_record import Import, picture_array
 from tasks.people import read_people
-from tasks.tables import BACKGROUND_SCHEMA, encode_png, picture_column, write_table
+from tasks.tables import BACKGROUND_SCHEMA, encode_png, write_table
 
 CHUNK_PICTURES = 8  # some MB of PNG: a row group
 _JSON = re.compile(r"(\d+)(?:_keypoints)?\.json$")
@@ -184,7 +184,7 @@ def _chunks(pictures: Sequence[_Picture], use: str) -> Iterator[pa.Table]:
         columns = [
             pa.array([row.frame for row in rows], pa.int32()),
             pa.array([use] * len(rows), pa.string()),
-            picture_column((_read_png(row.path) for row in rows), (f"{row.frame:06d}.{use}.png" for row in rows)),
+            picture_array((_read_png(row.path) for row in rows), (f"{row.frame:06d}.{use}.png" for row in rows)),
         ]
         yield pa.Table.from_arrays(columns, schema=BACKGROUND_SCHEMA)
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from models.skeleton import NUM_JOINTS
 from tasks.errors import SourceError
-from tasks.import_record import Import
-from tasks.tables import BACKGROUND_SCHEMA, CLIP_SCHEMA, POSE_SCHEMA, encode_png, picture_column, write_table
+from tasks.import_record import Import, picture_array
+from tasks.tables import BACKGROUND_SCHEMA, CLIP_SCHEMA, POSE_SCHEMA, encode_png, write_table
 
 if TYPE_CHECKING:
     import h5py
@@ -229,7 +229,7 @@ def _clip_chunks(
         columns = [
             pa.array([frames[row] for row in rows], pa.int32()),
             pa.array([(frames[row] - frames[0]) / fps for row in rows], pa.float64()),
-            picture_column(
+            picture_array(
                 (_read_picture(path, images, row) for row in rows), (f"{frames[row]:06d}.png" for row in rows)
             ),
         ]
@@ -245,7 +245,7 @@ def _background_chunks(
         columns = [
             pa.array([frames[row] for _, row in rows], pa.int32()),
             pa.array([use] * len(rows), pa.string()),
-            picture_column(
+            picture_array(
                 (_read_picture(path, dain, source) for source, _ in rows),
                 (f"{frames[row]:06d}.{use}.png" for _, row in rows),
             ),

@@ -9,12 +9,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from tasks.errors import SourceError
 from tasks.items import hash_file
+from tasks.tables import CLIP_SCHEMA
 
 RECORD = "import.json"
 _STATE = ".state.json"
@@ -63,6 +66,12 @@ def _read_state(staging: Path) -> object:
         return json.loads((staging / _STATE).read_text())
     except (OSError, ValueError):
         return None
+
+
+def picture_array(pictures: Iterable[bytes], names: Iterable[str]) -> pa.Array:
+    """As tasks.tables.picture_column, a tenth of its time: an import has nothing else to do with its pictures."""
+    columns = [pa.array(list(pictures), pa.binary()), pa.array(list(names), pa.string())]
+    return pa.StructArray.from_arrays(columns, fields=list(CLIP_SCHEMA.field("image").type))
 
 
 def list_files(folder: Path) -> list[Path]:
