@@ -6,7 +6,7 @@ has it: whether the files under data/ still are those bytes is `inbetween lineag
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,15 +56,17 @@ class Declared:
 class Project:
     """dvc.yaml and the files that it names, as they stand in the work tree."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, parse: Callable[[str], Any] = load_yaml) -> None:
+        """parse: YAML text to its content."""
+        self.root, self._parse = root, parse
         self._values: dict[str, Any] = {}
+        self._md5s: dict[str, str] = {}
 
     def file(self, name: str) -> Any:  # noqa: ANN401 any YAML
         """A YAML file's content. Raises: LineageError where it cannot be read."""
         if name not in self._values:
             try:
-                self._values[name] = load_yaml((self.root / name).read_text())
+                self._values[name] = self._parse((self.root / name).read_text())
             except Exception as error:
                 raise LineageError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
         return self._values[name]
@@ -122,8 +124,11 @@ class Project:
 
     def md5(self, path: str) -> str:
         """Of a file in git; "" = it is not there."""
-        file = self.root / path
-        return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() if file.is_file() else ""
+        if path not in self._md5s:
+            file = self.root / path
+            data = file.read_bytes() if file.is_file() else None
+            self._md5s[path] = "" if data is None else hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return self._md5s[path]
 
 
 class _Missing:
@@ -132,7 +137,7 @@ class _Missing:
 
 def explain_stage(lineage: Lineage, stage: str) -> Why:
     """Raises: LineageError for a stage that dvc.yaml does not have."""
-    state, project = lineage.state(), Project(lineage.git.root)
+    state, project = lineage.state(), Project(lineage.git.root, lineage.index.yaml)
     if stage not in project.stages:
         import difflib
 
@@ -161,7 +166,7 @@ class _Asked:
         declared = self.project.stages[stage]
         own = list(self._own(stage, declared))
         before: dict[str, Reason] = {}
-        for dep in declared.deps:
+        for dep in filter(is_made, declared.deps):
             for other, wanted in self.project.stages.items():
                 if any(is_inside(dep, out) or is_inside(out, dep) for out in wanted.outs):
                     before |= {f"{r.stage} {r.kind} {r.what}": r for r in self.reasons(other)}

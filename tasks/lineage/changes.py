@@ -182,6 +182,8 @@ def explain(old: Entry | None, new: Entry | None) -> Reasons:
     for item in _compare_maps(before, after):
         row = item.name if item.how == "changed" else f"{item.name} {item.how}"
         (why.code if is_code(item.name) else why.data).append(row)
+    if old.params_text == new.params_text:
+        return why
     olds, news = old.params(), new.params()
     for file in dict.fromkeys([*olds, *news]):
         left, right = flatten(olds.get(file, {})), flatten(news.get(file, {}))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tasks.lineage.graph import Artefact, Folder, Graph, State, batch_of, is_code
-from tasks.lineage.index import LOCK, RAW
+from tasks.lineage.index import LOCK, RAW, TABLES
 from tasks.lineage.joining import METRICS, is_inside, is_made
 from tasks.lineage.lock import Entry, FileRef
 from tasks.lineage.places import Places
@@ -60,6 +60,7 @@ class Search:
         self._touches: dict[int, list[Touch]] = {}
         self._under_way: set[int] = set()
         self._unlisted: dict[str, set[str]] = {}
+        self._parts: dict[tuple[str, str], list[Artefact]] = {}
         self.clips = frozenset((thing.batch, clip) for clip in thing.clips)
         self.motions = self._same_motions(thing.motions)
         self.outs: set[tuple[str, str]] = set()
@@ -88,6 +89,12 @@ class Search:
         """The md5 of every table and provenance that names one of the motions -> whether only its start does."""
         return self.index.contents_with(self.motions) if self.motions else {}
 
+    @cached_property
+    def _relevant(self) -> set[str]:
+        """The md5 of every folder with a file that may hold it: the others need no look."""
+        files = self.index.file_ids_named(clip for _, clip in self.clips)
+        return self.index.folders_with(files | self.index.file_ids_of(self._motion_tables))
+
     def touches(self, id_: int) -> list[Touch]:
         """What of an entry's outputs holds or used the thing."""
         if id_ in self._touches:
@@ -114,6 +121,9 @@ class Search:
                 by_item = True
             elif not (self.clips or self.motions) or not self._is_folder(out):
                 others.append(out)
+            elif self.index.shapes.get(out.md5) == TABLES and out.md5 not in self._relevant:
+                touches.append(Touch(out, [], made_with))
+                by_item = True
             elif (folder := self.graph.folder(out, batch_of(entry))) is None:
                 if may := made_with or self._may_hold(entry, out, used):
                     touches.append(Touch(out, [], may))
@@ -233,10 +243,13 @@ class Search:
         ids = self.graph.makers.get((dep.path, dep.md5))
         if ids:
             return [Artefact(dep, id_) for id_ in ids]
+        if (dep.path, dep.md5) in self._parts:
+            return self._parts[dep.path, dep.md5]
         joined = self.index.joined(dep.path, dep.md5)
+        found: list[Artefact] = []
+        self._parts[dep.path, dep.md5] = found
         if joined is None:
-            return []
-        found = []
+            return found
         for path, md5, below in joined.parts:
             makers: Sequence[int | None] = self.graph.makers.get((path, md5), [None])
             found += [Artefact(FileRef(path, md5), id_, below) for id_ in makers]

@@ -177,7 +177,7 @@ class Graph:
     def provenance(self, md5: str, below: str = "") -> tuple[Member | None, Content | None]:
         """A checkpoint folder's provenance.json, in an output or in a part of raw data, and its facts."""
         name = f"{below}/{PROVENANCE}" if below else PROVENANCE
-        member = next((member for member in self.index.members(md5) or [] if member.name == name), None)
+        member = next((member for member in self.index.members_below(md5, name) or [] if member.name == name), None)
         return member, self.index.content(member.md5) if member else None
 
     def runs_of(self, entries: Iterable[Entry]) -> dict[str, Run]:

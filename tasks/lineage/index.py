@@ -18,7 +18,7 @@ from tasks.lineage.catalogues import CatalogueRows, parse_catalogue
 from tasks.lineage.contents import Content, Sequence
 from tasks.lineage.errors import LineageError, LockFileError
 from tasks.lineage.git import Commit, Git, Object, Reader, blob_id
-from tasks.lineage.joining import Joined, Joiner, Member, is_made
+from tasks.lineage.joining import Joined, Joiner, Member, is_inside, is_made
 from tasks.lineage.lock import Entry, FileRef, load_yaml, parse_entry, split_lock
 from tasks.lineage.places import Places
 from tasks.lineage.runs import RUNS_FILE, Run, parse_run
@@ -26,8 +26,9 @@ from tasks.lineage.runs import RUNS_FILE, Run, parse_run
 LOCK, RAW = "dvc.lock", "data.dvc"
 CATALOGUES = ("videos.csv", "clips.csv")
 WORK_TREE = "work tree"
+TABLES, CHECKPOINT = "tables", "checkpoint"  # what a folder is, by the names in it
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE revision (id TEXT PRIMARY KEY, files TEXT NOT NULL);
 CREATE TABLE tree (id TEXT PRIMARY KEY, files TEXT NOT NULL);
@@ -37,7 +38,9 @@ CREATE TABLE raw (id TEXT PRIMARY KEY, outs TEXT NOT NULL, problem TEXT NOT NULL
 CREATE TABLE catalogue (id TEXT PRIMARY KEY, md5 TEXT NOT NULL, rows TEXT NOT NULL, problem TEXT NOT NULL);
 CREATE TABLE record (id TEXT PRIMARY KEY, bad TEXT NOT NULL);
 CREATE TABLE run (line TEXT PRIMARY KEY, stage TEXT NOT NULL);
-CREATE TABLE content (md5 TEXT PRIMARY KEY, kind TEXT NOT NULL, facts TEXT NOT NULL, members BLOB, start BLOB);
+CREATE TABLE content (md5 TEXT PRIMARY KEY, kind TEXT NOT NULL, facts TEXT NOT NULL, members BLOB, start BLOB,
+    shape TEXT NOT NULL DEFAULT '');
+CREATE TABLE yaml (sha1 TEXT PRIMARY KEY, content TEXT NOT NULL);
 CREATE TABLE wanted (md5 TEXT NOT NULL, name TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (md5, name)) WITHOUT ROWID;
 CREATE TABLE file (id INTEGER PRIMARY KEY, name TEXT NOT NULL, md5 TEXT NOT NULL, UNIQUE (name, md5));
 CREATE TABLE sequence (id INTEGER PRIMARY KEY, subset TEXT, subject TEXT, sequence TEXT, licence TEXT, source_sha256 TEXT,
@@ -46,6 +49,7 @@ CREATE TABLE joined (path TEXT NOT NULL, md5 TEXT NOT NULL, parts TEXT NOT NULL,
 CREATE TABLE joined_lock (id TEXT PRIMARY KEY);
 CREATE INDEX catalogue_md5 ON catalogue (md5);
 CREATE INDEX entry_stage ON entry (stage);
+CREATE INDEX run_stage ON run (stage);
 CREATE INDEX file_md5 ON file (md5);
 """  # noqa: E501
 
@@ -80,6 +84,7 @@ class Index:
         self.revisions: list[Revision] = []
         self.notes: list[str] = []
         self.missing: dict[str, str] = {}
+        self._members: dict[str, list[Member]] = {}
 
     def _open(self) -> None:
         self.db = sqlite3.connect(self.path, timeout=60)
@@ -264,15 +269,19 @@ class Index:
 
     def _add_content(self, md5: str, path: str, content: Content) -> None:
         members = start = None
+        shape = ""
         if content.kind == "folder":
+            names = [name for name, _ in content.members]
+            tables = any(name.endswith(".parquet") for name in names)
+            shape = CHECKPOINT if "provenance.json" in names else TABLES if tables else ""
             members = array("I", [self._file_id(*member) for member in content.members]).tobytes()
             self._want((child, name, f"{path}/{name}") for name, child in content.members if contents.is_read(name))
         elif content.kind in ("motions", "checkpoint"):
             members = self._sequence_ids(content.sequences).tobytes()
             start = self._sequence_ids(content.start_sequences).tobytes()
         self.db.execute(
-            "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?, ?)",
-            (md5, content.kind, json.dumps(content.facts), members, start),
+            "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?, ?, ?)",
+            (md5, content.kind, json.dumps(content.facts), members, start, shape),
         )
 
     def _file_id(self, name: str, md5: str) -> int:
@@ -281,16 +290,22 @@ class Index:
             row = (self.db.execute("INSERT INTO file (name, md5) VALUES (?, ?)", (name, md5)).lastrowid,)
         return int(row[0])
 
+    @cached_property
+    def _known_sequences(self) -> dict[Sequence, int]:
+        query = "SELECT id, subset, subject, sequence, licence, source_sha256 FROM sequence"
+        return {Sequence(*row[1:]): row[0] for row in self.db.execute(query)}
+
     def _sequence_ids(self, rows: tuple[Sequence, ...]) -> "array[int]":
-        self.db.executemany(
-            "INSERT OR IGNORE INTO sequence (subset, subject, sequence, licence, source_sha256) VALUES (?, ?, ?, ?, ?)",
-            rows,
-        )
-        find = (
-            "SELECT id FROM sequence"
-            " WHERE subset = ? AND subject = ? AND sequence = ? AND licence = ? AND source_sha256 = ?"
-        )
-        return array("I", [self.db.execute(find, row).fetchone()[0] for row in rows])
+        known = self._known_sequences
+        if new := [row for row in rows if row not in known]:
+            first = max(known.values(), default=0) + 1
+            fresh = dict(zip(new, range(first, first + len(new)), strict=True))
+            self.db.executemany(
+                "INSERT INTO sequence (id, subset, subject, sequence, licence, source_sha256) VALUES (?, ?, ?, ?, ?, ?)",
+                ((id_, *row) for row, id_ in fresh.items()),
+            )
+            known |= fresh
+        return array("I", [known[row] for row in rows])
 
     # What paths that were read are, where they are not just an output.
 
@@ -310,13 +325,17 @@ class Index:
         }
         outs = {(out.path, out.md5) for entry in entries.values() for out in entry.outs}
         rows = {}
+        pending = {
+            id_: [dep for dep in entry.deps if is_made(dep.path) and (dep.path, dep.md5) not in outs]
+            for id_, entry in entries.items()
+        }
         for id_, ids in locks.items():
             own = {out.path: out.md5 for entry in ids for out in entries[entry].outs}
             raw = [out for raw_id in raw_of.get(id_, {}) for out in self.raw_outs(raw_id)[0]]
             for entry in ids:
-                for dep in entries[entry].deps:
+                for dep in pending[entry]:
                     key = (dep.path, dep.md5)
-                    if key in outs or known.get(key) or not is_made(dep.path):
+                    if known.get(key):
                         continue
                     rows[key] = joiner.join(dep, own, raw)
                     known[key] = not rows[key].problem
@@ -402,6 +421,8 @@ class Index:
 
     def members(self, md5: str) -> list[Member] | None:
         """The files of a folder, in the order of their names; None where no place has its list."""
+        if md5 in self._members:
+            return self._members[md5]
         row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
         if row is None:
             return None
@@ -409,12 +430,37 @@ class Index:
         found = {}
         for chunk in _chunks(ids.tolist()):
             marks = ",".join("?" * len(chunk))
-            for id_, name, child in self.db.execute(
-                f"SELECT id, name, md5 FROM file WHERE id IN ({marks})",  # noqa: S608 only marks
-                chunk,
-            ):
-                found[id_] = Member(id_, name, child)
-        return [found[id_] for id_ in ids]
+            query = f"SELECT id, name, md5 FROM file WHERE id IN ({marks})"  # noqa: S608 only marks
+            found.update({row[0]: Member(*row) for row in self.db.execute(query, chunk)})
+        members = self._members[md5] = [found[id_] for id_ in ids]
+        return members
+
+    def members_below(self, md5: str, below: str) -> list[Member] | None:
+        """members(), of a file or folder in it alone: without reading the whole of a long list."""
+        if not below or md5 in self._members:
+            return [m for m in self.members(md5) or [] if is_inside(m.name, below)] if below else self.members(md5)
+        row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
+        if row is None:
+            return None
+        ids = set(array("I", row[0]))
+        query = "SELECT id, name, md5 FROM file WHERE name = ? OR (name > ? AND name < ?) ORDER BY name"
+        rows = self.db.execute(query, (below, f"{below}/", f"{below}0"))  # "0" comes after "/"
+        return [Member(*row) for row in rows if row[0] in ids]
+
+    @cached_property
+    def shapes(self) -> dict[str, str]:
+        """The md5 of every folder whose list is known -> TABLES, CHECKPOINT or ""."""
+        return dict(self.db.execute("SELECT md5, shape FROM content WHERE kind = 'folder'"))
+
+    def yaml(self, text: str) -> Any:  # noqa: ANN401 any YAML
+        """YAML text's content; kept, as a long file takes a second to read."""
+        key = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        row = self.db.execute("SELECT content FROM yaml WHERE sha1 = ?", (key,)).fetchone()
+        if row is None:
+            row = (json.dumps(load_yaml(text), default=str),)
+            with self.db:
+                self.db.execute("INSERT OR REPLACE INTO yaml VALUES (?, ?)", (key, row[0]))
+        return json.loads(row[0])
 
     def sequence_ids(self, md5: str, *, start: bool = False) -> "array[int]":
         """The motions of a table or checkpoint, as numbers; of what its start was trained on."""
@@ -423,8 +469,12 @@ class Index:
 
     def sequences(self, ids: Iterable[int]) -> list[Sequence]:
         wanted = list(ids)
-        query = "SELECT subset, subject, sequence, licence, source_sha256 FROM sequence WHERE id = ?"
-        return [Sequence(*self.db.execute(query, (id_,)).fetchone()) for id_ in wanted]
+        found = {}
+        for chunk in _chunks(wanted):
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT id, subset, subject, sequence, licence, source_sha256 FROM sequence WHERE id IN ({marks})"  # noqa: S608
+            found.update({row[0]: Sequence(*row[1:]) for row in self.db.execute(query, chunk)})
+        return [found[id_] for id_ in wanted]
 
     def find_sequences(self, where: Mapping[str, str]) -> list[tuple[int, Sequence]]:
         """Motions whose columns have these values."""

@@ -72,7 +72,7 @@ class Lineage:
             if path.startswith("data/models/"):
                 walk = Walk(self.graph, state)
                 walk.start(Artefact(out, state.ids[stage]))
-                models[path] = walk.answer(path)
+                models[path] = walk.answer(path, with_stages=False)
         return find_leaks(state, models)
 
     def coverage(self, rev: str | None = None) -> Coverage:
@@ -81,7 +81,7 @@ class Lineage:
         walk = Walk(self.graph, state)
         for id_ in state.ids.values():
             walk.visit(id_)
-        return find_gaps(self.graph, state, walk.answer("everything"))
+        return find_gaps(self.graph, state, walk.answer("everything", with_stages=False))
 
     def _upstream(self, state: State, thing: Thing) -> Upstream:
         walk = Walk(self.graph, state)

@@ -106,7 +106,7 @@ def _paths(graph: Graph, state: State, text: str) -> Iterator[Thing]:
     for out in state.raw:
         if is_inside(text, out.path):
             below = text[len(out.path) + 1 :]
-            members = graph.index.members(out.md5)
+            members = graph.index.members_below(out.md5, below) if below else []
             if not below or members is None or any(is_inside(member.name, below) for member in members):
                 has_provenance = graph.provenance(out.md5, below)[0] is not None
                 yield Thing("checkpoint" if has_provenance else "path", text, (Artefact(out, None, below),))

@@ -166,14 +166,15 @@ class Walk:
         self._gaps = bool(state.notes)
         self._told: dict[str, list[tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]]] = {}
 
-    def answer(self, thing: str) -> Upstream:
+    def answer(self, thing: str, *, with_stages: bool = True) -> Upstream:
+        """Args: with_stages: who ran what with which params as well."""
         for (batch, name), video in self._videos.items():
             for rows, manifest in self._told.get(batch, []):
                 _fill(video, rows.get(name, {}), manifest.get(name, {}))
         entries = {id_: self.graph.entries[id_] for id_ in self._entries}
-        runs = self.graph.runs_of(entries.values())
+        runs = self.graph.runs_of(entries.values()) if with_stages else {}
         stages = []
-        for id_, entry in sorted(entries.items(), key=lambda pair: pair[1].stage):
+        for id_, entry in sorted(entries.items() if with_stages else (), key=lambda pair: pair[1].stage):
             run = runs.get(entry.stage)
             params = entry.params()
             stages.append(
@@ -321,7 +322,7 @@ class Walk:
         path = "/".join(filter(None, [artefact.out.path, artefact.below]))
         if PurePosixPath(path).name == NO_MODEL:
             return
-        members = self.index.members(artefact.out.md5)
+        members = self.index.members_below(artefact.out.md5, artefact.below)
         if members is None:
             self.note(f"{path}: the list of its files is in no place (`dvc fetch` may bring it)", is_gap=True)
             members = []
