@@ -10,7 +10,7 @@ import pytest
 
 from flows.dvc_process import StageEnd, _OutputReader
 from flows.lock_order import lock_names, order_entries, remember_order, restore_order
-from flows.pipeline import explain_status
+from flows.pipeline import drop_missing, explain_status
 from flows.repro import describe_end, describe_failure
 from tests.render_only import CLIPS, make_project, read_last_run
 from tests.sandbox import ROOT, Sandbox, copy_project, needs_footage, set_batches, write_batch
@@ -287,6 +287,18 @@ def test_reasons_are_named():
     assert explain_status(entries) == (
         "tasks/render.py modified, params.yaml render.crf modified; output data/renders/x deleted; its command changed"
     )
+
+
+def test_data_that_is_only_not_here_is_no_reason():
+    missing = {"changed outs": {"data/b/clips": "not in cache"}}
+    entries = [
+        {"changed deps": {"tasks/render.py": "modified", "data/a/clips": "deleted"}},
+        {"changed outs": {"data/renders/x": "deleted"}},
+        missing,
+        "changed checksum",
+    ]
+    assert explain_status(drop_missing(entries)) == "tasks/render.py modified; its command changed"
+    assert drop_missing([missing]) == []
 
 
 def read_output(*lines: str, code: int) -> StageEnd:
