@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.lineage.commands import app as lineage_app
 from flows.project import prepare_environment
 
 INTERRUPTED = 130
@@ -34,6 +35,7 @@ import_app = typer.Typer(no_args_is_help=True, help="The 2021 authors' files to 
 app.add_typer(import_app, name="import")
 export_app = typer.Typer(no_args_is_help=True, help="Ours to the 2021 authors' files.")
 app.add_typer(export_app, name="export")
+app.add_typer(lineage_app, name="lineage")
 
 
 @app.command(epilog="Example: inbetween stage pose sample")

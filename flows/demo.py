@@ -7,6 +7,7 @@ import time
 
 from flows.check import check_everything_named
 from flows.lifetime import end_with_parent
+from flows.lineage.record import note_restored
 from flows.progress import format_duration, say
 from flows.project import ROOT
 from flows.raw_data import bring_raw_data, check_raw_data
@@ -23,6 +24,7 @@ def run_demo() -> None:
     check_raw_data()
     say(f"demo: dvc repro: {', '.join(STAGES)}")
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=ROOT, check=False)
+    note_restored()
     if done.returncode:
         raise InbetweenError(
             "a stage failed; its line stands above. What is finished is kept: run it again after mending"

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".inbetween"  # ours, ignored by git and DVC, disposable
 
 RUN_CONTEXT = "INBETWEEN_RUN_CONTEXT"  # file with the Prefect run that a stage's work belongs to
+FLOW_RUN = "INBETWEEN_FLOW_RUN"  # that run's id, for the record of lineage
 FRESH = "INBETWEEN_FRESH"  # "1" = finished items of earlier runs are not used
 
 _QUIET = {

@@ -26,12 +26,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
 from flows.dvc_process import DvcProcesses, StageEnd
+from flows.lineage.record import note_restored
 from flows.lock_order import remember_order, restore_order
 from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
 from flows.prefect_tasks import join_run, write_run_context
 from flows.progress import say
-from flows.project import FRESH, RUN_CONTEXT, STATE, prepare_environment
+from flows.project import FLOW_RUN, FRESH, RUN_CONTEXT, STATE, prepare_environment
 from flows.repro import StageFailedError, describe_end, describe_failure, open_run, summarise
 from flows.server import API_URL
 from tasks.errors import ToolError
@@ -67,6 +68,7 @@ def _rebuild(targets: list[str], *, force: bool, pull: bool) -> State[Any]:
         finally:
             stages.close()
             restore_order(LOCK, _LOCK_ORDER, [stage.name for stage in plan])
+            note_restored()
         _LOCK_ORDER.unlink()
         ends = list(stages.ends.values())
         say(summarise(plan, ends))
@@ -192,7 +194,8 @@ class _Stages:
 
         context_file = self._contexts / f"{name}.context"
         write_run_context(context_file)
-        environment = {RUN_CONTEXT: str(context_file), **({FRESH: "1"} if self._force else {})}
+        run = str(prefect.runtime.flow_run.id)
+        environment = {RUN_CONTEXT: str(context_file), FLOW_RUN: run, **({FRESH: "1"} if self._force else {})}
         end = self._processes.repro(name, options=self._options, environment=environment, on_line=on_line)
         context_file.unlink(missing_ok=True)
         return end

@@ -15,6 +15,7 @@ from types import FrameType
 
 from flows.dvc_process import StageEnd
 from flows.lifetime import end_with_parent, hold_lock
+from flows.lineage.record import note_restored
 from flows.pipeline import PlannedStage, read_plan
 from flows.progress import format_duration, say
 from flows.project import RUN_CONTEXT, STATE
@@ -70,6 +71,7 @@ def run_repro(targets: Sequence[str], *, force: bool = False, pull: bool = False
                 say(f"repro: the run is at {url.removesuffix('/api')} as long as it lasts")
                 _run_flow(targets, force, pull, is_own_server=True)
         else:
+            note_restored()
             say(f"repro: {len(plan)} stages, all up to date")
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from flows.lifetime import end_with_parent, hold_lock
+from flows.lineage.record import recorded
 from flows.mapping import count_workers, map_groups
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
@@ -186,7 +187,8 @@ def run_stage(name: str, item: str = "") -> None:
             workers=count_workers(params.run.workers),
         )
         start = time.monotonic()
-        module.run(stage)
+        with recorded(name, item, tools):
+            module.run(stage)
         say(f"{label}: done in {format_duration(time.monotonic() - start)}")
 
 

@@ -77,7 +77,8 @@ def copy_project(root: Path) -> Sandbox:
             target = root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
-    (root / "dvc.lock").unlink(missing_ok=True)
+    for record in ("dvc.lock", "lineage/runs.jsonl"):
+        (root / record).unlink(missing_ok=True)
     sandbox = Sandbox(root)
     sandbox.run("git", "init", "-q", "-b", "main")
     sandbox.run("git", "config", "user.email", "test@example.org")

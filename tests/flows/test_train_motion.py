@@ -120,7 +120,11 @@ def test_the_stage_leaves_its_outputs_and_nothing_else(project, whole):
     assert kept(project) == []
     # DVCLive is kept from writing a dvc.yaml of its own, from DVC's experiments and from git.
     changed = project.run("git", "status", "--porcelain", "-uall").stdout.split("\n")
-    assert {line[3:] for line in changed if line} <= {"params.yaml", *(n for n in whole if n.startswith("metrics"))}
+    assert {line[3:] for line in changed if line} <= {
+        "params.yaml",
+        "lineage/runs.jsonl",
+        *(n for n in whole if n.startswith("metrics")),
+    }
     assert project.run("git", "for-each-ref").stdout.count("\n") == 1
     assert not list(project.root.glob("metrics/**/dvc.yaml"))
 

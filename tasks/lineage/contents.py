@@ -1,0 +1,102 @@
+"""What stands in an object of DVC's: a folder's members, a table's facts, a checkpoint's provenance, a manifest.
+
+Only small things are read: lists, JSON and the footers of parquet files; of motion tables, the columns that name a row.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.lineage.errors import LineageError
+
+DIRECTORY = ".dir"
+FILES_READ = (".parquet", "provenance.json", "manifest.json", "skipped.json")
+_SEQUENCE_COLUMNS = ("subset", "subject", "sequence", "licence", "source_sha256")
+
+
+class Sequence(NamedTuple):
+    """A motion, as tables and provenance name it. source_sha256: of the recording that it was made from."""
+
+    subset: str
+    subject: str
+    sequence: str
+    licence: str
+    source_sha256: str
+
+
+class Content(NamedTuple):
+    """An object's facts.
+
+    kind: "folder", "table", "motions" (a table of sequences), "checkpoint", "manifest", "skipped" or "unreadable".
+    facts: of a table, its metadata; of a checkpoint, its provenance without the long lists.
+    members: of a folder, (path in it, md5).  sequences, start_sequences: of motions or a checkpoint; the latter is what
+    the checkpoint that it went on from was trained on.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+    members: tuple[tuple[str, str], ...] = ()
+    sequences: tuple[Sequence, ...] = ()
+    start_sequences: tuple[Sequence, ...] = ()
+
+
+def is_read(path: str) -> bool:
+    """Whether an object of this name has facts."""
+    return path.endswith(FILES_READ)
+
+
+def read_content(name: str, file: Path) -> Content:
+    """An object by its name in its folder ("" = a folder's list). What cannot be read is of kind "unreadable"."""
+    try:
+        if not name:
+            rows = json.loads(file.read_bytes())
+            return Content("folder", {}, tuple((row["relpath"], row["md5"]) for row in rows))
+        if name.endswith(".parquet"):
+            return _read_table(file)
+        content = json.loads(file.read_bytes())
+        base = name.rpartition("/")[2]
+        if base == "provenance.json":
+            return _read_provenance(content)
+        return Content(base.removesuffix(".json"), {"rows": content})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, LineageError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Content("unreadable", {"reason": reason})
+
+
+def _read_table(file: Path) -> Content:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            facts = json.loads((table.metadata.metadata or {}).get(b"inbetween", b"{}"))
+            if set(_SEQUENCE_COLUMNS) <= set(table.schema_arrow.names):
+                columns = table.read(columns=list(_SEQUENCE_COLUMNS))
+                rows = zip(*(columns[name].to_pylist() for name in _SEQUENCE_COLUMNS), strict=True)
+                return Content("motions", facts, sequences=_distinct(Sequence(*row) for row in rows))
+    except pa.ArrowException as error:
+        raise LineageError(str(error)) from error
+    return Content("table", facts)
+
+
+def _read_provenance(content: dict[str, Any]) -> Content:
+    start = content.get("start") or {}
+    facts = {key: value for key, value in content.items() if key != "sequences"}
+    if start:
+        facts["start"] = {key: value for key, value in start.items() if key != "sequences"}
+    return Content(
+        "checkpoint",
+        facts,
+        sequences=_sequences_of(content.get("sequences", [])),
+        start_sequences=_sequences_of(start.get("sequences", [])),
+    )
+
+
+def _sequences_of(rows: Iterable[dict[str, Any]]) -> tuple[Sequence, ...]:
+    return _distinct(Sequence(*(str(row.get(name, "")) for name in Sequence._fields)) for row in rows)
+
+
+def _distinct(rows: Iterable[Sequence]) -> tuple[Sequence, ...]:
+    """In the order of first appearance: a motion stands once a camera in a table of views."""
+    return tuple(dict.fromkeys(rows))
