@@ -1,7 +1,8 @@
 """`inbetween lineage ...`: each question as a table for a person, or with --json for a program."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -97,3 +98,33 @@ def record() -> None:
     from flows.progress import say
 
     say(f"lineage: {record_restored()} restored stages noted in lineage/runs.jsonl")
+
+
+@app.command(epilog="Example: inbetween lineage export data/models/motion --format cyclonedx --out motion.cdx.json")
+def export(
+    thing: Annotated[
+        str,
+        typer.Argument(
+            metavar="[THING]",
+            help="a data folder (croissant), a checkpoint (cyclonedx), or what to send the runs of (openlineage; all by"
+            " default)",
+        ),
+    ] = "",
+    form: Annotated[
+        Literal["openlineage", "croissant", "cyclonedx"], typer.Option("--format", help="of the document")
+    ] = "openlineage",
+    out: Annotated[Path | None, typer.Option(help="a file; the terminal by default")] = None,
+    url: Annotated[
+        str, typer.Option(help="post the events to an OpenLineage server; OPENLINEAGE_API_KEY is its key")
+    ] = "",
+    rev: Rev = None,
+    repository: Annotated[
+        str, typer.Option(help="git URL to give; by default what pyproject.toml declares, else remote origin's")
+    ] = "",
+    namespace: Annotated[str, typer.Option(help="of jobs and datasets in the events")] = "",
+) -> None:
+    """For other tools: OpenLineage events, a data folder's Croissant card, a checkpoint's CycloneDX bill."""
+    from flows.lineage import open_lineage
+    from flows.lineage.export import export as write
+
+    write(open_lineage(), form, thing, rev, out=out, url=url, repository=repository, namespace=namespace)
