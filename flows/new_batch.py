@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from flows.params import KeyStep, Name
+from flows.params import NO_SOURCE, KeyStep, Name
 from tasks.catalog import CLIP_COLUMNS, MAX_SIDE_PX, VIDEO_COLUMNS, read_catalog
 from tasks.errors import CatalogError, ParamsError
 from tasks.sources import parse_source
@@ -96,7 +96,7 @@ class NewBatch(_Given):
     clips: Annotated[list[NewClip], Field(min_length=1, max_length=100_000)]
     key_steps: Annotated[list[KeyStep], Field(min_length=1, max_length=8)]
     renders: list[NewRender] = []
-    openpose: Place = "data/raw/embedded/openpose"
+    openpose: Place = NO_SOURCE
     missing: Literal["fail", "skip"] = "fail"
 
     @model_validator(mode="after")

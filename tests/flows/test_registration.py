@@ -48,9 +48,9 @@ def test_params_gain_lines_and_lose_none(tree):
     after = (tree / "params.yaml").read_text().splitlines()
     assert [line for line in after if line in before] == before
     assert [line.strip() for line in after if line not in before] == [
-        "b1: {key_steps: [4, 8], openpose: data/raw/embedded/openpose}",
-        "b1-4: {batch: b1, key_step: 4}",
-        "b1-8: {batch: b1, key_step: 8}",
+        "b1: {key_steps: [4, 8], pose: {worker: mediapipe, source: data/raw/embedded/no-source}}",
+        "b1-4: {batch: b1, key_step: 4, interpolator: flow, source: data/raw/embedded/no-source}",
+        "b1-8: {batch: b1, key_step: 8, interpolator: flow, source: data/raw/embedded/no-source}",
         (
             f"b1-flow-8: {{batch: b1, split: test, key_step: 8, motion: robust, motion_model: {NO_MODEL},"
             f" method: flow, renderer: {NO_MODEL}}}"
