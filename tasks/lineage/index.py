@@ -29,6 +29,7 @@ WORK_TREE = "work tree"
 TABLES, CHECKPOINT = "tables", "checkpoint"  # what a folder is, by the names in it
 
 _VERSION = 2
+_MANY = 2000
 _SCHEMA = """
 CREATE TABLE revision (id TEXT PRIMARY KEY, files TEXT NOT NULL);
 CREATE TABLE tree (id TEXT PRIMARY KEY, files TEXT NOT NULL);
@@ -85,6 +86,8 @@ class Index:
         self.notes: list[str] = []
         self.missing: dict[str, str] = {}
         self._members: dict[str, list[Member]] = {}
+        self._member_ids: dict[str, set[int]] = {}
+        self._num_looked_up = 0
 
     def _open(self) -> None:
         self.db = sqlite3.connect(self.path, timeout=60)
@@ -284,7 +287,18 @@ class Index:
             (md5, content.kind, json.dumps(content.facts), members, start, shape),
         )
 
+    @cached_property
+    def _known_files(self) -> dict[tuple[str, str], int]:
+        return {(name, md5): id_ for id_, name, md5 in self.db.execute("SELECT id, name, md5 FROM file")}
+
     def _file_id(self, name: str, md5: str) -> int:
+        self._num_looked_up += 1
+        if self._num_looked_up > _MANY:  # then it pays to have all at hand
+            id_ = self._known_files.get((name, md5))
+            if id_ is None:
+                id_ = int(self.db.execute("INSERT INTO file (name, md5) VALUES (?, ?)", (name, md5)).lastrowid or 0)
+                self._known_files[name, md5] = id_
+            return id_
         row = self.db.execute("SELECT id FROM file WHERE name = ? AND md5 = ?", (name, md5)).fetchone()
         if row is None:
             row = (self.db.execute("INSERT INTO file (name, md5) VALUES (?, ?)", (name, md5)).lastrowid,)
@@ -439,10 +453,12 @@ class Index:
         """members(), of a file or folder in it alone: without reading the whole of a long list."""
         if not below or md5 in self._members:
             return [m for m in self.members(md5) or [] if is_inside(m.name, below)] if below else self.members(md5)
-        row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
-        if row is None:
-            return None
-        ids = set(array("I", row[0]))
+        if md5 not in self._member_ids:
+            row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
+            if row is None:
+                return None
+            self._member_ids[md5] = set(array("I", row[0]))
+        ids = self._member_ids[md5]
         query = "SELECT id, name, md5 FROM file WHERE name = ? OR (name > ? AND name < ?) ORDER BY name"
         rows = self.db.execute(query, (below, f"{below}/", f"{below}0"))  # "0" comes after "/"
         return [Member(*row) for row in rows if row[0] in ids]

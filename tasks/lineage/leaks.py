@@ -55,34 +55,41 @@ class SharedFrames(NamedTuple):
     num_inbetweens: int
 
 
+class FramesByVideo:
+    """The test side's frames by video; the keys, every key_step-th of a clip, apart from those between."""
+
+    def __init__(self, test: Iterable[Shot]) -> None:
+        self.keys: dict[str, set[int]] = {}
+        self.inbetweens: dict[str, set[int]] = {}
+        for shot in test:
+            keys = set(shot.frames[:: shot.key_step])
+            self.keys.setdefault(shot.video, set()).update(keys)
+            self.inbetweens.setdefault(shot.video, set()).update(set(shot.frames) - keys)
+        self.num_keys = sum(map(len, self.keys.values()))
+        self.num_inbetweens = sum(map(len, self.inbetweens.values()))
+
+    def shared_with(self, train: Iterable[Shot]) -> SharedFrames:
+        trained: dict[str, set[int]] = {}
+        for shot in train:
+            if shot.video in self.keys:
+                trained.setdefault(shot.video, set()).update(shot.frames)
+        keys, inbetweens = (
+            {video: sorted(found) for video in sorted(trained) if (found := side[video] & trained[video])}
+            for side in (self.keys, self.inbetweens)
+        )
+        return SharedFrames(keys, inbetweens, self.num_keys, self.num_inbetweens)
+
+
 def find_shared_frames(train: Iterable[Shot], test: Iterable[Shot]) -> SharedFrames:
-    """Frames of the same video on both sides; the test's keys, every key_step-th of a clip, apart from the others."""
-    trained: dict[str, set[int]] = {}
-    for shot in train:
-        trained.setdefault(shot.video, set()).update(shot.frames)
-    keys: set[tuple[str, int]] = set()
-    inbetweens: set[tuple[str, int]] = set()
-    for shot in test:
-        for number, frame in enumerate(shot.frames):
-            (inbetweens if number % shot.key_step else keys).add((shot.video, frame))
-    return SharedFrames(
-        _group(place for place in keys if place[1] in trained.get(place[0], ())),
-        _group(place for place in inbetweens if place[1] in trained.get(place[0], ())),
-        len(keys),
-        len(inbetweens),
-    )
+    """Frames of the same video on both sides."""
+    return FramesByVideo(test).shared_with(train)
 
 
-def _group(places: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for video, frame in sorted(places):
-        found.setdefault(video, []).append(frame)
-    return found
-
-
-def compare_sides(where: str, train: list[Shot], test: list[Shot]) -> tuple[list[Leak], tuple[int, int, int, int]]:
-    """Every leak between two sets of clips, and the counts of Leaks.num_frames."""
-    shared = find_shared_frames(train, test)
+def compare_sides(
+    where: str, train: list[Shot], test: list[Shot], frames: FramesByVideo
+) -> tuple[list[Leak], tuple[int, int, int, int]]:
+    """Every leak between two sets of clips, and the counts of Leaks.num_frames. frames: of the test."""
+    shared = frames.shared_with(train)
     leaks = [Leak(where, "in-between frames", v, len(frames), frames) for v, frames in shared.inbetweens.items()]
     leaks += [Leak(where, "key frames", v, len(frames), frames) for v, frames in shared.keys.items()]
     for kind, name in (("clip", "clip"), ("video", "video"), ("subject", "subject")):
@@ -105,9 +112,10 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
     for batch, rows in shots.items():
         train = [shot for split, shot in rows.values() if split == "train"]
         test = [shot for split, shot in rows.values() if split == "test"]
-        found, counts[f"catalogue {batch}"] = compare_sides(f"catalogue {batch}", train, test)
+        found, counts[f"catalogue {batch}"] = compare_sides(f"catalogue {batch}", train, test, FramesByVideo(test))
         leaks += found
     tested = [shot for batch in sorted(used) for split, shot in shots.get(batch, {}).values() if split == "test"]
+    frames = FramesByVideo(tested)
     motions = _tested_motions(state)
     open_: dict[str, None] = {}
     for path, upstream in models.items():
@@ -119,7 +127,7 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
             if clip.clip in shots.get(video.batch, {})
         ]
         if trained:
-            found, counts[path] = compare_sides(path, trained, tested)
+            found, counts[path] = compare_sides(path, trained, tested, frames)
             leaks += found
         leaks += _motion_leaks(path, upstream.motions, motions)
     return Leaks(state.revision.name, leaks, counts, list(open_))
