@@ -61,6 +61,7 @@ class Search:
         self._under_way: set[int] = set()
         self._unlisted: dict[str, set[str]] = {}
         self._passed: dict[Artefact, str | None] = {}
+        self._artefacts_of: dict[tuple[str, str, str], list[Artefact]] = {}
         self._parts: dict[tuple[str, str], list[Artefact]] = {}
         self.clips = frozenset((thing.batch, clip) for clip in thing.clips)
         self.motions = self._same_motions(thing.motions)
@@ -258,9 +259,12 @@ class Search:
         self._parts[dep.path, dep.md5] = found
         if joined is None:
             return found
-        for path, md5, below in joined.parts:
-            makers: Sequence[int | None] = self.graph.makers.get((path, md5), [None])
-            found += [Artefact(FileRef(path, md5), id_, below) for id_ in makers]
+        for part in joined.parts:
+            if part not in self._artefacts_of:  # most stand in the same folder in every revision
+                path, md5, below = part
+                makers: Sequence[int | None] = self.graph.makers.get((path, md5), [None])
+                self._artefacts_of[part] = [Artefact(FileRef(path, md5), id_, below) for id_ in makers]
+            found += self._artefacts_of[part]
         return found
 
     def answer(self, places: Places) -> Downstream:
@@ -304,8 +308,7 @@ class Search:
             Use("", f"{path}/{member.name}", member.md5, TRAINED, names, places.having(member.md5))
             for path, outs in self.raw_versions.items()
             for out, names in outs.items()
-            for member in self.index.members(out.md5) or []
-            if member.md5 in self._motion_tables
+            for member in self.index.files_in(out.md5, self._motion_tables)
         ]
 
     @cached_property

@@ -116,7 +116,7 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
         leaks += found
     tested = [shot for batch in sorted(used) for split, shot in shots.get(batch, {}).values() if split == "test"]
     frames = FramesByVideo(tested)
-    motions = _tested_motions(state)
+    motions = MotionNames(_tested_motions(state))
     open_: dict[str, None] = {}
     for path, upstream in models.items():
         open_ |= dict.fromkeys(upstream.open)
@@ -179,13 +179,20 @@ def _tested_motions(state: State) -> list[MotionFacts]:
     return found
 
 
-def _motion_leaks(where: str, train: list[MotionFacts], test: list[MotionFacts]) -> list[Leak]:
-    names = {(m.subject, m.sequence) for m in test}
-    hashes = {m.source_sha256 for m in test}
+class MotionNames:
+    """The test side's motions, by what tells that one is the same."""
+
+    def __init__(self, test: list[MotionFacts]) -> None:
+        self.names = {(m.subject, m.sequence) for m in test}
+        self.hashes = {m.source_sha256 for m in test}
+        self.subjects = {m.subject for m in test}
+
+
+def _motion_leaks(where: str, train: list[MotionFacts], test: MotionNames) -> list[Leak]:
     leaks = [
         Leak(where, "motion", f"{motion.subject}/{motion.sequence}")
         for motion in train
-        if (motion.subject, motion.sequence) in names or motion.source_sha256 in hashes
+        if motion.source_sha256 in test.hashes or (motion.subject, motion.sequence) in test.names
     ]
-    both = {m.subject for m in train} & {m.subject for m in test}
+    both = {m.subject for m in train} & test.subjects
     return leaks + [Leak(where, "motion subject", subject) for subject in sorted(both)]

@@ -80,7 +80,7 @@ class VideoFacts:
     roles: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class MotionFacts:
     """A recording of motion. file: the path and md5 of the raw file; None = it is not among this project's data."""
 
@@ -350,8 +350,8 @@ class Walk:
         for sequence in self.index.sequences(ids):
             row = self._motions.get(sequence)
             if row is None:
-                row = self._motions[sequence] = MotionFacts(*sequence)
-            if role not in row.roles:
+                row = self._motions[sequence] = MotionFacts(*sequence, None, None, [role])
+            elif role not in row.roles:
                 row.roles.append(role)
             if place and row.file is None:
                 path, files = place
