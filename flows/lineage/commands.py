@@ -28,8 +28,11 @@ app = typer.Typer(no_args_is_help=True, help="Where data and checkpoints come fr
 
 def _answer(ask: Callable[["Lineage"], T], show: str, as_json: bool) -> T:
     """Ask, print, and give the answer back. show: the function of flows/lineage/tables.py that prints it."""
+    import gc
+
     from flows.lineage import open_lineage, tables
 
+    gc.disable()  # a process of a second with a million small things: looking for circles takes a third of it
     answer = ask(open_lineage())
     print(tables.to_json(answer) if as_json else getattr(tables, show)(answer))  # noqa: T201
     return answer

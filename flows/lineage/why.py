@@ -228,7 +228,7 @@ class _Asked:
             return outs[path]
         for out, md5 in outs.items():
             if is_inside(path, out):
-                members = self.state.index.members(md5)
+                members = self.state.index.members_below(md5, path[len(out) + 1 :])
                 return md5_below(members, path[len(out) + 1 :]) if members is not None else None
         return self._joiner.md5_of(path, outs)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tasks.lineage.graph import Artefact, Folder, Graph, State, batch_of, is_code
+from tasks.lineage.graph import Artefact, Folder, Graph, State, batch_of
 from tasks.lineage.index import LOCK, RAW, TABLES
 from tasks.lineage.joining import METRICS, is_inside, is_made
 from tasks.lineage.lock import Entry, FileRef
@@ -60,6 +60,8 @@ class Search:
         self._touches: dict[int, list[Touch]] = {}
         self._under_way: set[int] = set()
         self._unlisted: dict[str, set[str]] = {}
+        self._passed: dict[Artefact, str | None] = {}
+        self._artefacts_of: dict[tuple[str, str, str], list[Artefact]] = {}
         self._parts: dict[tuple[str, str], list[Artefact]] = {}
         self.clips = frozenset((thing.batch, clip) for clip in thing.clips)
         self.motions = self._same_motions(thing.motions)
@@ -204,29 +206,36 @@ class Search:
         """The touched paths that a stage read -> "made with " and a checkpoint, passed on to what is made; or ""."""
         found: dict[str, str] = {}
         for dep in entry.deps:
-            if is_code(dep.path):
-                if self.code == dep.path:
-                    found[dep.path] = ""
-                continue
-            if not is_made(dep.path):
-                continue
-            for artefact in self._artefacts(dep):
-                path = "/".join(filter(None, [artefact.out.path, artefact.below]))
-                if artefact.entry is None:
-                    is_raw = any(
-                        out == artefact.out.path
-                        and (is_inside(path, f"{out}/{below}".rstrip("/")) or is_inside(f"{out}/{below}", path))
-                        for out, below in self.raw
-                    )
-                    if is_raw or self._raw_checkpoint(artefact):
-                        is_model = self.graph.provenance(artefact.out.md5, artefact.below)[0] is not None
-                        found[path] = f"made with {path}" if is_model else ""
-                    continue
-                for touch in self.touches(artefact.entry):
-                    if touch.out.path == artefact.out.path and (touch.files or touch.whole):
-                        passed = touch.whole if touch.whole.startswith("made with ") else ""
-                        how = f"made with {path}" if self._is_model(artefact) else passed
+            if is_made(dep.path):
+                for artefact in self._artefacts(dep):
+                    if artefact not in self._passed:
+                        self._passed[artefact] = self._passes(artefact)
+                    how = self._passed[artefact]
+                    if how is not None:
+                        path = "/".join(filter(None, [artefact.out.path, artefact.below]))
                         found[path] = found.get(path) or how
+            elif self.code and self.code == dep.path:
+                found[dep.path] = ""
+        return found
+
+    def _passes(self, artefact: Artefact) -> str | None:
+        """What reading this makes of a stage's outputs, see _reads; None = it has nothing of the thing."""
+        path = "/".join(filter(None, [artefact.out.path, artefact.below]))
+        if artefact.entry is None:
+            is_raw = any(
+                out == artefact.out.path
+                and (is_inside(path, f"{out}/{below}".rstrip("/")) or is_inside(f"{out}/{below}", path))
+                for out, below in self.raw
+            )
+            if not is_raw and not self._raw_checkpoint(artefact):
+                return None
+            is_model = self.graph.provenance(artefact.out.md5, artefact.below)[0] is not None
+            return f"made with {path}" if is_model else ""
+        found: str | None = None
+        for touch in self.touches(artefact.entry):
+            if touch.out.path == artefact.out.path and (touch.files or touch.whole):
+                passed = touch.whole if touch.whole.startswith("made with ") else ""
+                found = found or (f"made with {path}" if self._is_model(artefact) else passed)
         return found
 
     def _is_model(self, artefact: Artefact) -> bool:
@@ -250,9 +259,12 @@ class Search:
         self._parts[dep.path, dep.md5] = found
         if joined is None:
             return found
-        for path, md5, below in joined.parts:
-            makers: Sequence[int | None] = self.graph.makers.get((path, md5), [None])
-            found += [Artefact(FileRef(path, md5), id_, below) for id_ in makers]
+        for part in joined.parts:
+            if part not in self._artefacts_of:  # most stand in the same folder in every revision
+                path, md5, below = part
+                makers: Sequence[int | None] = self.graph.makers.get((path, md5), [None])
+                self._artefacts_of[part] = [Artefact(FileRef(path, md5), id_, below) for id_ in makers]
+            found += self._artefacts_of[part]
         return found
 
     def answer(self, places: Places) -> Downstream:
@@ -296,8 +308,7 @@ class Search:
             Use("", f"{path}/{member.name}", member.md5, TRAINED, names, places.having(member.md5))
             for path, outs in self.raw_versions.items()
             for out, names in outs.items()
-            for member in self.index.members(out.md5) or []
-            if member.md5 in self._motion_tables
+            for member in self.index.files_in(out.md5, self._motion_tables)
         ]
 
     @cached_property

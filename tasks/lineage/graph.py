@@ -103,6 +103,7 @@ class Graph:
     def __init__(self, index: Index) -> None:
         self.index = index
         self._folders: dict[tuple[str, str], Folder | None] = {}
+        self._provenances: dict[tuple[str, str], tuple[Member | None, Content | None]] = {}
 
     @cached_property
     def locks(self) -> dict[str, list[int]]:
@@ -176,6 +177,12 @@ class Graph:
 
     def provenance(self, md5: str, below: str = "") -> tuple[Member | None, Content | None]:
         """A checkpoint folder's provenance.json, in an output or in a part of raw data, and its facts."""
+        key = (md5, below)
+        if key not in self._provenances:
+            self._provenances[key] = self._find_provenance(md5, below)
+        return self._provenances[key]
+
+    def _find_provenance(self, md5: str, below: str) -> tuple[Member | None, Content | None]:
         name = f"{below}/{PROVENANCE}" if below else PROVENANCE
         member = next((member for member in self.index.members_below(md5, name) or [] if member.name == name), None)
         return member, self.index.content(member.md5) if member else None

@@ -18,7 +18,7 @@ from tasks.lineage.catalogues import CatalogueRows, parse_catalogue
 from tasks.lineage.contents import Content, Sequence
 from tasks.lineage.errors import LineageError, LockFileError
 from tasks.lineage.git import Commit, Git, Object, Reader, blob_id
-from tasks.lineage.joining import Joined, Joiner, Member, is_inside, is_made
+from tasks.lineage.joining import Joined, Joiner, Member, is_made
 from tasks.lineage.lock import Entry, FileRef, load_yaml, parse_entry, split_lock
 from tasks.lineage.places import Places
 from tasks.lineage.runs import RUNS_FILE, Run, parse_run
@@ -85,6 +85,7 @@ class Index:
         self.notes: list[str] = []
         self.missing: dict[str, str] = {}
         self._members: dict[str, list[Member]] = {}
+        self._member_ids: dict[str, set[int]] = {}
 
     def _open(self) -> None:
         self.db = sqlite3.connect(self.path, timeout=60)
@@ -274,7 +275,7 @@ class Index:
             names = [name for name, _ in content.members]
             tables = any(name.endswith(".parquet") for name in names)
             shape = CHECKPOINT if "provenance.json" in names else TABLES if tables else ""
-            members = array("I", [self._file_id(*member) for member in content.members]).tobytes()
+            members = self._file_ids(content.members).tobytes()
             self._want((child, name, f"{path}/{name}") for name, child in content.members if contents.is_read(name))
         elif content.kind in ("motions", "checkpoint"):
             members = self._sequence_ids(content.sequences).tobytes()
@@ -284,11 +285,19 @@ class Index:
             (md5, content.kind, json.dumps(content.facts), members, start, shape),
         )
 
-    def _file_id(self, name: str, md5: str) -> int:
-        row = self.db.execute("SELECT id FROM file WHERE name = ? AND md5 = ?", (name, md5)).fetchone()
-        if row is None:
-            row = (self.db.execute("INSERT INTO file (name, md5) VALUES (?, ?)", (name, md5)).lastrowid,)
-        return int(row[0])
+    @cached_property
+    def _known_files(self) -> dict[tuple[str, str], int]:
+        return {(name, md5): id_ for id_, name, md5 in self.db.execute("SELECT id, name, md5 FROM file")}
+
+    def _file_ids(self, members: tuple[tuple[str, str], ...]) -> "array[int]":
+        known = self._known_files
+        if new := [member for member in members if member not in known]:
+            first = len(known) + 1  # nothing is ever taken out of this table
+            fresh = dict(zip(new, range(first, first + len(new)), strict=True))
+            rows = [(id_, *member) for member, id_ in fresh.items()]
+            self.db.executemany("INSERT INTO file (id, name, md5) VALUES (?, ?, ?)", rows)
+            known |= fresh
+        return array("I", [known[member] for member in members])
 
     @cached_property
     def _known_sequences(self) -> dict[Sequence, int]:
@@ -298,12 +307,11 @@ class Index:
     def _sequence_ids(self, rows: tuple[Sequence, ...]) -> "array[int]":
         known = self._known_sequences
         if new := [row for row in rows if row not in known]:
-            first = max(known.values(), default=0) + 1
+            first = len(known) + 1  # nothing is ever taken out of this table
             fresh = dict(zip(new, range(first, first + len(new)), strict=True))
-            self.db.executemany(
-                "INSERT INTO sequence (id, subset, subject, sequence, licence, source_sha256) VALUES (?, ?, ?, ?, ?, ?)",
-                ((id_, *row) for row, id_ in fresh.items()),
-            )
+            columns = "id, subset, subject, sequence, licence, source_sha256"
+            rows_new = [(id_, *row) for row, id_ in fresh.items()]
+            self.db.executemany(f"INSERT INTO sequence ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows_new)  # noqa: S608
             known |= fresh
         return array("I", [known[row] for row in rows])
 
@@ -437,15 +445,23 @@ class Index:
 
     def members_below(self, md5: str, below: str) -> list[Member] | None:
         """members(), of a file or folder in it alone: without reading the whole of a long list."""
-        if not below or md5 in self._members:
-            return [m for m in self.members(md5) or [] if is_inside(m.name, below)] if below else self.members(md5)
-        row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
-        if row is None:
+        if not below:
+            return self.members(md5)
+        ids = self._ids_in(md5)
+        if ids is None:
             return None
-        ids = set(array("I", row[0]))
         query = "SELECT id, name, md5 FROM file WHERE name = ? OR (name > ? AND name < ?) ORDER BY name"
         rows = self.db.execute(query, (below, f"{below}/", f"{below}0"))  # "0" comes after "/"
         return [Member(*row) for row in rows if row[0] in ids]
+
+    def _ids_in(self, md5: str) -> set[int] | None:
+        """The numbers of a folder's files; None where its list is not known."""
+        if md5 not in self._member_ids:
+            row = self.db.execute("SELECT members FROM content WHERE md5 = ? AND kind = 'folder'", (md5,)).fetchone()
+            if row is None:
+                return None
+            self._member_ids[md5] = set(array("I", row[0]))
+        return self._member_ids[md5]
 
     @cached_property
     def shapes(self) -> dict[str, str]:
@@ -469,11 +485,14 @@ class Index:
 
     def sequences(self, ids: Iterable[int]) -> list[Sequence]:
         wanted = list(ids)
-        found = {}
-        for chunk in _chunks(wanted):
+        found: dict[int, Sequence] = {}
+        for chunk in _chunks(wanted, 30_000):
             marks = ",".join("?" * len(chunk))
-            query = f"SELECT id, subset, subject, sequence, licence, source_sha256 FROM sequence WHERE id IN ({marks})"  # noqa: S608
-            found.update({row[0]: Sequence(*row[1:]) for row in self.db.execute(query, chunk)})
+            rows = self.db.execute(
+                f"SELECT subset, subject, sequence, licence, source_sha256, id FROM sequence WHERE id IN ({marks})",  # noqa: S608
+                chunk,
+            ).fetchall()
+            found.update(zip([row[5] for row in rows], map(Sequence._make, [row[:5] for row in rows]), strict=True))
         return [found[id_] for id_ in wanted]
 
     def find_sequences(self, where: Mapping[str, str]) -> list[tuple[int, Sequence]]:
@@ -497,6 +516,12 @@ class Index:
         """The files that are named after a clip: its tables and films."""
         query = "SELECT id FROM file WHERE name IN (?, ?)"
         return {id_ for clip in clips for (id_,) in self.db.execute(query, (f"{clip}.parquet", f"{clip}.mp4"))}
+
+    def files_in(self, folder: str, md5s: Iterable[str]) -> list[Member]:
+        """The files of a folder that have these bytes, without reading the whole of a long list."""
+        ids = self._ids_in(folder) or set()
+        query = "SELECT id, name, md5 FROM file WHERE md5 = ?"
+        return [Member(*row) for md5 in md5s for row in self.db.execute(query, (md5,)) if row[0] in ids]
 
     def file_ids_of(self, md5s: Iterable[str]) -> set[int]:
         return {id_ for md5 in md5s for (id_,) in self.db.execute("SELECT id FROM file WHERE md5 = ?", (md5,))}

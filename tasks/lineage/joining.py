@@ -33,6 +33,8 @@ class Lists(Protocol):
 
     def members(self, md5: str) -> list[Member] | None: ...
 
+    def members_below(self, md5: str, below: str) -> list[Member] | None: ...
+
 
 def is_made(path: str) -> bool:
     """Whether a path is data, rather than code or a catalogue."""
@@ -76,7 +78,7 @@ class Joiner:
         found = [(path, md5, below)]
         if not below and md5 == dep.md5:
             return Joined(found, "")
-        members = self._lists.members(md5)
+        members = self._lists.members_below(md5, below)
         if members is None:
             return Joined(found, f"{dep.path}: taken as part of {path}, whose list of files is in no place")
         if md5_below(members, below) == dep.md5:

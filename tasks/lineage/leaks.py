@@ -55,34 +55,41 @@ class SharedFrames(NamedTuple):
     num_inbetweens: int
 
 
+class FramesByVideo:
+    """The test side's frames by video; the keys, every key_step-th of a clip, apart from those between."""
+
+    def __init__(self, test: Iterable[Shot]) -> None:
+        self.keys: dict[str, set[int]] = {}
+        self.inbetweens: dict[str, set[int]] = {}
+        for shot in test:
+            keys = set(shot.frames[:: shot.key_step])
+            self.keys.setdefault(shot.video, set()).update(keys)
+            self.inbetweens.setdefault(shot.video, set()).update(set(shot.frames) - keys)
+        self.num_keys = sum(map(len, self.keys.values()))
+        self.num_inbetweens = sum(map(len, self.inbetweens.values()))
+
+    def shared_with(self, train: Iterable[Shot]) -> SharedFrames:
+        trained: dict[str, set[int]] = {}
+        for shot in train:
+            if shot.video in self.keys:
+                trained.setdefault(shot.video, set()).update(shot.frames)
+        keys, inbetweens = (
+            {video: sorted(found) for video in sorted(trained) if (found := side[video] & trained[video])}
+            for side in (self.keys, self.inbetweens)
+        )
+        return SharedFrames(keys, inbetweens, self.num_keys, self.num_inbetweens)
+
+
 def find_shared_frames(train: Iterable[Shot], test: Iterable[Shot]) -> SharedFrames:
-    """Frames of the same video on both sides; the test's keys, every key_step-th of a clip, apart from the others."""
-    trained: dict[str, set[int]] = {}
-    for shot in train:
-        trained.setdefault(shot.video, set()).update(shot.frames)
-    keys: set[tuple[str, int]] = set()
-    inbetweens: set[tuple[str, int]] = set()
-    for shot in test:
-        for number, frame in enumerate(shot.frames):
-            (inbetweens if number % shot.key_step else keys).add((shot.video, frame))
-    return SharedFrames(
-        _group(place for place in keys if place[1] in trained.get(place[0], ())),
-        _group(place for place in inbetweens if place[1] in trained.get(place[0], ())),
-        len(keys),
-        len(inbetweens),
-    )
+    """Frames of the same video on both sides."""
+    return FramesByVideo(test).shared_with(train)
 
 
-def _group(places: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for video, frame in sorted(places):
-        found.setdefault(video, []).append(frame)
-    return found
-
-
-def compare_sides(where: str, train: list[Shot], test: list[Shot]) -> tuple[list[Leak], tuple[int, int, int, int]]:
-    """Every leak between two sets of clips, and the counts of Leaks.num_frames."""
-    shared = find_shared_frames(train, test)
+def compare_sides(
+    where: str, train: list[Shot], test: list[Shot], frames: FramesByVideo
+) -> tuple[list[Leak], tuple[int, int, int, int]]:
+    """Every leak between two sets of clips, and the counts of Leaks.num_frames. frames: of the test."""
+    shared = frames.shared_with(train)
     leaks = [Leak(where, "in-between frames", v, len(frames), frames) for v, frames in shared.inbetweens.items()]
     leaks += [Leak(where, "key frames", v, len(frames), frames) for v, frames in shared.keys.items()]
     for kind, name in (("clip", "clip"), ("video", "video"), ("subject", "subject")):
@@ -105,10 +112,11 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
     for batch, rows in shots.items():
         train = [shot for split, shot in rows.values() if split == "train"]
         test = [shot for split, shot in rows.values() if split == "test"]
-        found, counts[f"catalogue {batch}"] = compare_sides(f"catalogue {batch}", train, test)
+        found, counts[f"catalogue {batch}"] = compare_sides(f"catalogue {batch}", train, test, FramesByVideo(test))
         leaks += found
     tested = [shot for batch in sorted(used) for split, shot in shots.get(batch, {}).values() if split == "test"]
-    motions = _tested_motions(state)
+    frames = FramesByVideo(tested)
+    motions = MotionNames(_tested_motions(state))
     open_: dict[str, None] = {}
     for path, upstream in models.items():
         open_ |= dict.fromkeys(upstream.open)
@@ -119,7 +127,7 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
             if clip.clip in shots.get(video.batch, {})
         ]
         if trained:
-            found, counts[path] = compare_sides(path, trained, tested)
+            found, counts[path] = compare_sides(path, trained, tested, frames)
             leaks += found
         leaks += _motion_leaks(path, upstream.motions, motions)
     return Leaks(state.revision.name, leaks, counts, list(open_))
@@ -171,13 +179,20 @@ def _tested_motions(state: State) -> list[MotionFacts]:
     return found
 
 
-def _motion_leaks(where: str, train: list[MotionFacts], test: list[MotionFacts]) -> list[Leak]:
-    names = {(m.subject, m.sequence) for m in test}
-    hashes = {m.source_sha256 for m in test}
+class MotionNames:
+    """The test side's motions, by what tells that one is the same."""
+
+    def __init__(self, test: list[MotionFacts]) -> None:
+        self.names = {(m.subject, m.sequence) for m in test}
+        self.hashes = {m.source_sha256 for m in test}
+        self.subjects = {m.subject for m in test}
+
+
+def _motion_leaks(where: str, train: list[MotionFacts], test: MotionNames) -> list[Leak]:
     leaks = [
         Leak(where, "motion", f"{motion.subject}/{motion.sequence}")
         for motion in train
-        if (motion.subject, motion.sequence) in names or motion.source_sha256 in hashes
+        if motion.source_sha256 in test.hashes or (motion.subject, motion.sequence) in test.names
     ]
-    both = {m.subject for m in train} & {m.subject for m in test}
+    both = {m.subject for m in train} & test.subjects
     return leaks + [Leak(where, "motion subject", subject) for subject in sorted(both)]

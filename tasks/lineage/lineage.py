@@ -70,18 +70,18 @@ class Lineage:
         models = {}
         for path, (stage, out) in state.outs.items():
             if path.startswith("data/models/"):
-                walk = Walk(self.graph, state)
+                walk = Walk(self.graph, state, is_brief=True)
                 walk.start(Artefact(out, state.ids[stage]))
-                models[path] = walk.answer(path, with_stages=False)
+                models[path] = walk.answer(path)
         return find_leaks(state, models)
 
     def coverage(self, rev: str | None = None) -> Coverage:
         """Outputs with no recorded producer, sources without licence, hash or date."""
         state = self.state(rev)
-        walk = Walk(self.graph, state)
+        walk = Walk(self.graph, state, is_brief=True)
         for id_ in state.ids.values():
             walk.visit(id_)
-        return find_gaps(self.graph, state, walk.answer("everything", with_stages=False))
+        return find_gaps(self.graph, state, walk.answer("everything"))
 
     def _upstream(self, state: State, thing: Thing) -> Upstream:
         walk = Walk(self.graph, state)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from tasks.lineage.errors import LockFileError
 
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
-_START = re.compile(r"^  (?=[^\s#-].*:\n)", re.MULTILINE)
+_MARKS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
+_START = re.compile(r"\n  (?=[^ #\n-])")
 _NAME = re.compile(r"[\w@.+-]+")
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 # One path of an entry, as DVC writes it: no quotes, nothing folded.
@@ -73,15 +74,14 @@ def split_lock(text: str) -> list[tuple[str, str]]:
     head, found, body = text.partition("stages:\n")
     if not text.strip():
         return []
-    if match := _CONFLICT.search(text):
+    if any(mark in text for mark in _MARKS) and (match := _CONFLICT.search(text)):
         line = text.count("\n", 0, match.start()) + 1
         raise LockFileError(f"dvc.lock line {line}: holds the marks of an unfinished merge; {_REMEDY}")
-    starts = [match.start() for match in _START.finditer(body)] if found and head.startswith("schema:") else []
-    if not starts or starts[0] != 0:
+    blocks = _START.split(f"\n{body}") if found and head.startswith("schema:") else ["more"]
+    if blocks[0] or len(blocks) == 1:
         return _split_by_yaml(text)
-    blocks = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
     entries = []
-    for block in blocks:
+    for block in [*(f"{block}\n" for block in blocks[1:-1]), blocks[-1]]:
         name, _, lines = block.partition(":\n")
         if not _NAME.fullmatch(name.strip()) or "\n\n" in lines or "#" in lines:
             return _split_by_yaml(text)

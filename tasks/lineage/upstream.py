@@ -5,13 +5,13 @@ motions that its provenance names, whatever else its stage could have read.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from tasks.lineage.catalogues import describe_span
-from tasks.lineage.contents import Content
+from tasks.lineage.contents import Content, Sequence
 from tasks.lineage.graph import (
     CATALOGUE,
     PROVENANCE,
@@ -80,7 +80,7 @@ class VideoFacts:
     roles: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class MotionFacts:
     """A recording of motion. file: the path and md5 of the raw file; None = it is not among this project's data."""
 
@@ -153,28 +153,29 @@ class Upstream:
 class Walk:
     """One walk from things to their sources; collects as it goes."""
 
-    def __init__(self, graph: Graph, state: State) -> None:
+    def __init__(self, graph: Graph, state: State, *, is_brief: bool = False) -> None:
+        """Args: is_brief: the sources alone, without what each was used for, its file, and who ran what."""
+        self._is_brief = is_brief
         self.graph, self.index, self.state = graph, graph.index, state
         self.open: dict[str, None] = dict.fromkeys([*state.index.notes, *state.notes])
         self._seen: dict[tuple[int, str], Wanted] = {}
         self._videos: dict[tuple[str, str], VideoFacts] = {}
         self._clips: dict[tuple[str, str, str], ClipFacts] = {}
-        self._motions: dict[tuple[str, ...], MotionFacts] = {}
+        self._motions: dict[Sequence, MotionFacts] = {}
         self._raw: dict[tuple[str, str], RawFacts] = {}
         self._entries: dict[int, list[str]] = {}
         self._code: dict[str, dict[str, None]] = {}
         self._gaps = bool(state.notes)
         self._told: dict[str, list[tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]]] = {}
 
-    def answer(self, thing: str, *, with_stages: bool = True) -> Upstream:
-        """Args: with_stages: who ran what with which params as well."""
+    def answer(self, thing: str) -> Upstream:
         for (batch, name), video in self._videos.items():
             for rows, manifest in self._told.get(batch, []):
                 _fill(video, rows.get(name, {}), manifest.get(name, {}))
         entries = {id_: self.graph.entries[id_] for id_ in self._entries}
-        runs = self.graph.runs_of(entries.values()) if with_stages else {}
+        runs = {} if self._is_brief else self.graph.runs_of(entries.values())
         stages = []
-        for id_, entry in sorted(entries.items() if with_stages else (), key=lambda pair: pair[1].stage):
+        for id_, entry in sorted(() if self._is_brief else entries.items(), key=lambda pair: pair[1].stage):
             run = runs.get(entry.stage)
             params = entry.params()
             stages.append(
@@ -217,6 +218,7 @@ class Walk:
 
     def visit(self, id_: int, wanted: Wanted = ALL, role: str = "") -> None:
         """A stage's part: `wanted` of what it made."""
+        role = "" if self._is_brief else role
         seen = self._seen.get((id_, role))
         joined = wanted if seen is None else seen.joined(wanted)
         if joined == seen:
@@ -322,6 +324,9 @@ class Walk:
         path = "/".join(filter(None, [artefact.out.path, artefact.below]))
         if PurePosixPath(path).name == NO_MODEL:
             return
+        if self._is_brief and own.motions is not None and "/amass" in path:
+            self._take_motions(own.motions, role, None)
+            return
         members = self.index.members_below(artefact.out.md5, artefact.below)
         if members is None:
             self.note(f"{path}: the list of its files is in no place (`dvc fetch` may bring it)", is_gap=True)
@@ -343,17 +348,16 @@ class Walk:
 
     def _take_motions(self, ids: Iterable[int], role: str, place: tuple[str, dict[str, str]] | None) -> None:
         for sequence in self.index.sequences(ids):
-            row = self._motions.setdefault(tuple(sequence), MotionFacts(*sequence))
-            _add(row.roles, role)
+            row = self._motions.get(sequence)
+            if row is None:
+                row = self._motions[sequence] = MotionFacts(*sequence, None, None, [role])
+            elif role not in row.roles:
+                row.roles.append(role)
             if place and row.file is None:
                 path, files = place
-                name = f"{sequence.subject}/{sequence.sequence}.npz"
-                short = f"{sequence.subject}/{_PART.sub('', sequence.sequence)}.npz"
-                # A subject is DATASET/SUBJECT, and the folder may itself be the dataset's.
-                for found in (name, short, name.partition("/")[2], short.partition("/")[2]):
-                    if found in files:
-                        row.file, row.md5 = f"{path}/{found}", files[found]
-                        break
+                found = _file_of(sequence, files)
+                if found:
+                    row.file, row.md5 = f"{path}/{found}", files[found]
 
     def _catalogue(self, entry: Entry, wanted: Wanted, role: str) -> None:
         """A stage that reads a catalogue: its clips with their spans, its videos with what is known of them."""
@@ -453,6 +457,15 @@ def licences_of(content: Content) -> list[str]:
     """What a provenance says of its licences."""
     own = [content.facts["licence"]] if content.facts.get("licence") else []
     return sorted({str(licence) for licence in [*content.facts.get("licences", []), *own]})
+
+
+def _file_of(sequence: Sequence, files: Mapping[str, str]) -> str:
+    """The raw file of a motion, "" = it is not there. A subject is DATASET/SUBJECT, the folder may be the dataset's."""
+    name = f"{sequence.subject}/{sequence.sequence}.npz"
+    if name in files:
+        return name
+    short = f"{sequence.subject}/{_PART.sub('', sequence.sequence)}.npz"
+    return next((n for n in (short, name.partition("/")[2], short.partition("/")[2]) if n in files), "")
 
 
 def _split_of(reader: Entry, artefact: Artefact) -> str:
