@@ -96,8 +96,11 @@ def _add_params(path: Path, batch: NewBatch) -> None:
     content = yaml.load(path.read_text(encoding="utf-8"))
     steps = sorted(batch.key_steps)
     wanted: dict[str, dict[str, dict[str, Any]]] = {
-        "batches": {batch.name: {"key_steps": steps, "openpose": batch.openpose}},
-        "backgrounds": {f"{batch.name}-{step}": {"batch": batch.name, "key_step": step} for step in steps},
+        "batches": {batch.name: {"key_steps": steps, "pose": batch.pose.model_dump()}},
+        "backgrounds": {
+            f"{batch.name}-{step}": {"batch": batch.name, "key_step": step, **batch.background.model_dump()}
+            for step in steps
+        },
         "renders": {
             batch.render_name(render): {"batch": batch.name, **render.model_dump(exclude={"name"}, exclude_none=True)}
             for render in batch.renders
@@ -134,9 +137,11 @@ def _round_trip() -> YAML:
 def _flow_style(entry: Mapping[str, Any]) -> CommentedMap:
     row = CommentedMap()
     for key, value in entry.items():
-        row[key] = CommentedSeq(value) if isinstance(value, list) else value
         if isinstance(value, list):
+            row[key] = CommentedSeq(value)
             row[key].fa.set_flow_style()
+        else:
+            row[key] = _flow_style(value) if isinstance(value, dict) else value
     row.fa.set_flow_style()
     return row
 
