@@ -73,7 +73,7 @@ def land(clone: Clone, change: Change, landing: Landing) -> str:
         with hold_lock(_LOCK, "landing") if not is_first else nullcontext():
             if clone.fetch() != clone.base:
                 say(f"landing: origin/{clone.branch} has moved; the change is made again on it")
-                clone.reset()
+                clone.reset(keeps_record=True)
                 make(clone, change)
             with hold_lock(_LOCK, "landing") if is_first else nullcontext():
                 commit = _commit(clone, change.message)
