@@ -113,7 +113,8 @@ def default_remote(root: Path) -> str:
 def _commit(clone: Clone, message: str) -> str:
     paths = [path for path in LANDED_PATHS if (clone.root / path).exists()]
     clone.git("add", "--all", "--", *paths)
-    if not clone.git("diff", "--cached", "--quiet", check=False).returncode:
+    changed = clone.git("diff", "--cached", "--name-only").stdout.splitlines()
+    if all(path.startswith("lineage/") for path in changed):  # a run by itself is nothing to land
         # A refused attempt may have committed already.
         head = clone.git("rev-parse", "HEAD").stdout.strip()
         return head if head != clone.base else ""
