@@ -30,7 +30,7 @@ def show(sandbox: Sandbox, *command: str, check: bool = True) -> None:
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True)
-    start = time.monotonic()
+    start = time.monotonic()  # again below, when the place is made
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - start:5.0f} s] {text}", flush=True)

@@ -74,7 +74,7 @@ def repro(
     if runner:
         os.environ[RUNNER] = runner  # for every stage of the run
     if plan:
-        plan_repro(targets or [])
+        plan_repro(targets or [], pull=pull)
     else:
         run_repro(targets or [], force=force, pull=pull)
 

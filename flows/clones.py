@@ -35,6 +35,7 @@ _GIT_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",  # nobody is there to answer
     "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
 }
+_RECORD = "lineage/runs.jsonl"  # only ever appended to
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -80,12 +81,26 @@ class Clone:
             raise UnreachableError(f"{error}; is the repository's origin there?") from error
         return self.git("rev-parse", f"origin/{self.branch}").stdout.strip()
 
-    def reset(self) -> None:
-        """Bring the tree to what was fetched last; outputs that git ignores stay."""
+    def reset(self, *, keeps_record: bool = False) -> None:
+        """Bring the tree to what was fetched last; outputs that git ignores stay.
+
+        Args: keeps_record: True = the lines that this run has appended to lineage/runs.jsonl stay: its stages ran.
+        """
+        record = self.root / _RECORD
+        lines = _read_lines(record)
+        (self.root / ".inbetween/recorded.json").unlink(missing_ok=True)  # the record's view of another dvc.lock
         (self.root / ".git/index.lock").unlink(missing_ok=True)  # of a run that was killed: the slot is ours
         self.git("reset", "--quiet", "--hard", f"origin/{self.branch}")
         self.git("clean", "--quiet", "-fd", "-e", ".inbetween")
+        before = (
+            set(self.git("show", f"{self.base}:{_RECORD}", check=False).stdout.splitlines()) if self.base else set()
+        )
         self.base = self.git("rev-parse", "HEAD").stdout.strip()
+        there = before | set(_read_lines(record))
+        if keeps_record and (own := [line for line in lines if line not in there]):
+            record.parent.mkdir(exist_ok=True)
+            with record.open("a", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in own)
 
     def run(
         self, *command: str, on_line: Callable[[str], None] = say, environment: Mapping[str, str] | None = None
@@ -215,6 +230,10 @@ def _take_slot(purpose: str) -> Iterator[tuple[Path, IO[str]]]:
             yield folder, lock
             return
     raise ToolError(f"{CLONES}: all {MAX_SLOTS} slots are taken; give the workers a lower --limit")
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def _read_note(folder: Path) -> str:

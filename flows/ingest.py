@@ -91,7 +91,7 @@ def _find_bad_videos(clone: Clone, batch: NewBatch) -> dict[str, str]:
                 raise
             say(f"ingest: {batch.name} goes on without {describe_left_out(bad)}")
             left_out |= bad
-            clone.reset()
+            clone.reset(keeps_record=True)
         else:
             return left_out
 

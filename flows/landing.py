@@ -73,7 +73,7 @@ def land(clone: Clone, change: Change, landing: Landing) -> str:
         with hold_lock(_LOCK, "landing") if not is_first else nullcontext():
             if clone.fetch() != clone.base:
                 say(f"landing: origin/{clone.branch} has moved; the change is made again on it")
-                clone.reset()
+                clone.reset(keeps_record=True)
                 make(clone, change)
             with hold_lock(_LOCK, "landing") if is_first else nullcontext():
                 commit = _commit(clone, change.message)
@@ -113,7 +113,8 @@ def default_remote(root: Path) -> str:
 def _commit(clone: Clone, message: str) -> str:
     paths = [path for path in LANDED_PATHS if (clone.root / path).exists()]
     clone.git("add", "--all", "--", *paths)
-    if not clone.git("diff", "--cached", "--quiet", check=False).returncode:
+    changed = clone.git("diff", "--cached", "--name-only").stdout.splitlines()
+    if all(path.startswith("lineage/") for path in changed):  # a run by itself is nothing to land
         # A refused attempt may have committed already.
         head = clone.git("rev-parse", "HEAD").stdout.strip()
         return head if head != clone.base else ""

@@ -45,6 +45,8 @@ def list_hosts(sources: Sequence[str]) -> list[str]:
                 hosts.add(str(urlsplit(source.place).hostname).lower())
             case "youtube":
                 hosts.add("youtube.com")
+            case "gdrive":
+                hosts.add("drive.google.com")
             case "pypi":
                 hosts.add("package-index")
             case "file":

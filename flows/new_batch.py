@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from flows.params import NO_SOURCE, KeyStep, Name
+from flows.params import BatchParams, KeyStep, Name, Params, TrainStep
 from tasks.catalog import CLIP_COLUMNS, MAX_SIDE_PX, VIDEO_COLUMNS, read_catalog
 from tasks.errors import CatalogError, ParamsError
 from tasks.sources import parse_source
 
 NO_MODEL = "data/raw/embedded/no-model"
+NO_SOURCE = "data/raw/embedded/no-source"
 LEFT_OUT = "left_out.csv"
 # Folders of data/ beside those of batches.
 _TAKEN = {"raw", "joints", "views", "samples", "models", "renders", "evaluations", "evaluations-motion"}
@@ -46,6 +47,7 @@ class NewVideo(_Given):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     num_frames: Annotated[int, Field(ge=1)] | None = None
     crop: Annotated[str, StringConstraints(pattern=r"^\d+:\d+:\d+:\d+$")] | None = None
+    fps: Annotated[str, StringConstraints(pattern=r"^[0-9./]{1,20}$")] | None = None
 
     @model_validator(mode="after")
     def _check_source(self) -> "NewVideo":
@@ -70,17 +72,32 @@ class NewClip(_Given):
     height: Side
 
 
+class NewPoses(_Given):
+    """Who makes the poses, and the folder that they are read from where that is nobody here."""
+
+    worker: Literal["mediapipe", "alphapose", "openpose", "imported"] = "mediapipe"
+    source: Place = NO_SOURCE
+
+
+class NewBackgrounds(_Given):
+    """Who makes the backgrounds of every key step, and the folder that they are read from where that is nobody here."""
+
+    interpolator: Literal["flow", "rife", "dain", "imported"] = "flow"
+    source: Place = NO_SOURCE
+
+
 class NewRender(_Given):
     """An entry of `renders` in params.yaml, but for its batch; without a name it is called BATCH-METHOD-STEP."""
 
     name: Name | None = None
+    videos: list[Id] | None = None
     split: Literal["train", "test"] = "test"
     key_step: KeyStep
     motion: Literal["linear", "cubic", "robust", "learned"] = "robust"
     motion_model: Place = NO_MODEL
     method: Literal["blend", "flow", "rife", "warp", "neural"]
     renderer: Place = NO_MODEL
-    background: Literal["flow", "rife", "warp"] | None = None
+    background: Literal["base", "warp"] | None = None
     base: Literal["rife", "flow"] | None = None
 
 
@@ -94,9 +111,10 @@ class NewBatch(_Given):
     name: Name
     videos: Annotated[list[NewVideo], Field(min_length=1, max_length=10_000)]
     clips: Annotated[list[NewClip], Field(min_length=1, max_length=100_000)]
-    key_steps: Annotated[list[KeyStep], Field(min_length=1, max_length=8)]
+    key_steps: Annotated[list[TrainStep], Field(min_length=1, max_length=8)]
     renders: list[NewRender] = []
-    openpose: Place = NO_SOURCE
+    pose: NewPoses = NewPoses()
+    background: NewBackgrounds = NewBackgrounds()
     missing: Literal["fail", "skip"] = "fail"
 
     @model_validator(mode="after")
@@ -152,17 +170,29 @@ def read_batch(
     key_steps: Sequence[int],
     renders: Sequence[NewRender] = (),
     missing: Literal["fail", "skip"] = "fail",
+    params: Params | None = None,
 ) -> NewBatch:
-    """A NewBatch from catalog/NAME/videos.csv and clips.csv under `root`. Raises: CatalogError, ParamsError."""
-    catalog = read_catalog(root, name)
-    return check_batch({
+    """A NewBatch from catalog/NAME/videos.csv and clips.csv under `root`.
+
+    Args: params: where the batch stands in them, it keeps the poses, backgrounds and key steps that it has.
+    Raises: CatalogError, ParamsError.
+    """
+    read_catalog(root, name)
+    content: dict[str, object] = {
         "name": name,
         "videos": _read_csv(root / "catalog" / name / "videos.csv"),
-        "clips": [row for row in _read_csv(root / "catalog" / name / "clips.csv") if row["clip"] in catalog.clips],
+        "clips": _read_csv(root / "catalog" / name / "clips.csv"),
         "key_steps": list(key_steps),
         "renders": [render.model_dump() for render in renders],
         "missing": missing,
-    })  # fmt: skip
+    }
+    there: BatchParams | None = params.batches.get(name) if params else None
+    if params and there:
+        backgrounds = [one for one in params.backgrounds.values() if one.batch == name]
+        content["key_steps"] = sorted({*key_steps, *there.key_steps})
+        content["pose"] = there.pose.model_dump()
+        content["background"] = backgrounds[0].model_dump(include={"interpolator", "source"})
+    return check_batch(content)
 
 
 def check_batch(content: object) -> NewBatch:

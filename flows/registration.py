@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from flows.new_batch import LEFT_OUT, NewBatch, NewClip, NewVideo, read_batch, read_left_out, write_left_out
-from flows.params import NO_SOURCE, load_params, read_yaml
+from flows.params import load_params, read_yaml
 from flows.stage import ITEM_SECTIONS
 from tasks.catalog import read_catalog
 from tasks.errors import CatalogError, ParamsError
@@ -95,11 +95,12 @@ def _add_params(path: Path, batch: NewBatch) -> None:
     yaml = _round_trip()
     content = yaml.load(path.read_text(encoding="utf-8"))
     steps = sorted(batch.key_steps)
-    pose = {"worker": "mediapipe" if batch.openpose == NO_SOURCE else "openpose", "source": batch.openpose}
-    maker = {"interpolator": "flow", "source": NO_SOURCE}
     wanted: dict[str, dict[str, dict[str, Any]]] = {
-        "batches": {batch.name: {"key_steps": steps, "pose": pose}},
-        "backgrounds": {f"{batch.name}-{step}": {"batch": batch.name, "key_step": step, **maker} for step in steps},
+        "batches": {batch.name: {"key_steps": steps, "pose": batch.pose.model_dump()}},
+        "backgrounds": {
+            f"{batch.name}-{step}": {"batch": batch.name, "key_step": step, **batch.background.model_dump()}
+            for step in steps
+        },
         "renders": {
             batch.render_name(render): {"batch": batch.name, **render.model_dump(exclude={"name"}, exclude_none=True)}
             for render in batch.renders
@@ -136,9 +137,11 @@ def _round_trip() -> YAML:
 def _flow_style(entry: Mapping[str, Any]) -> CommentedMap:
     row = CommentedMap()
     for key, value in entry.items():
-        row[key] = CommentedSeq(value) if isinstance(value, list) else value
         if isinstance(value, list):
+            row[key] = CommentedSeq(value)
             row[key].fa.set_flow_style()
+        else:
+            row[key] = _flow_style(value) if isinstance(value, dict) else value
     row.fa.set_flow_style()
     return row
 

@@ -37,9 +37,9 @@ class StageFailedError(InbetweenError):
         self.code = code
 
 
-def plan_repro(targets: Sequence[str]) -> None:
+def plan_repro(targets: Sequence[str], *, pull: bool = False) -> None:
     """Print the stages in the order of the plan, with whether and why each would run. Runs and locks nothing."""
-    plan = read_plan(targets)
+    plan = read_plan(targets, allow_missing=pull)
     width = max((len(stage.name) for stage in plan), default=0)
     for stage in plan:
         print(f"{stage.name:<{width}}  {'run' if stage.reason else 'cached':<6}  {stage.reason}".rstrip())  # noqa: T201

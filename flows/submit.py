@@ -39,11 +39,10 @@ def read_request(
         return check_batch({"name": name, **content})
     wanted = [_parse_render(text) for text in renders]
     steps = {*key_steps, *(render.key_step for render in wanted)}
-    there = load_params(ROOT / "params.yaml").batches.get(name)
-    if not steps and not there:
+    params = load_params(ROOT / "params.yaml")
+    if not steps and name not in params.batches:
         raise ParamsError(f"batch {name}: give it a key step, --key-step 8, or a render, --render warp-8")
-    steps |= set(there.key_steps) if there else set()
-    return read_batch(ROOT, name, key_steps=sorted(steps), renders=wanted, missing=missing)
+    return read_batch(ROOT, name, key_steps=sorted(steps), renders=wanted, missing=missing, params=params)
 
 
 def _parse_render(text: str) -> NewRender:

@@ -71,6 +71,10 @@ def change_for(clone, name: str) -> Change:
         (root / "data").mkdir(exist_ok=True)
 
     def repro():
+        record = clone.root / "lineage/runs.jsonl"
+        record.parent.mkdir(exist_ok=True)
+        if name not in (record.read_text() if record.is_file() else ""):  # a stage that is restored does not run
+            record.open("a").write(f"{name} ran\n")
         assert clone.dvc("repro", f"make@{name}") == 0
 
     return Change(apply, repro, (f"make@{name}",), f"Batch {name}", f"inbetween/{name}")
@@ -114,6 +118,7 @@ def test_two_that_land_at_the_same_time_lose_nothing(checkout):
     assert sorted(git(origin, "log", "--format=%s", "main").split("\n")[:-1]) == ["Batch a", "Batch b", "start"]
     lock = git(origin, "show", "main:dvc.lock")
     assert lock.count("make@a:") == lock.count("make@b:") == 1
+    assert sorted(git(origin, "show", "main:lineage/runs.jsonl").splitlines()) == ["a ran", "b ran"]
     assert git(origin, "show", "main:params.yaml").startswith("batches: # every batch\n  old: {}\n")
     # What landed can be had by somebody else: every object is on the remote.
     git(checkout, "pull", "-q", "--ff-only", "origin", "main")
@@ -135,6 +140,7 @@ def test_branch_is_left_for_review_and_main_stays(checkout):
     assert git(origin, "rev-parse", "main") == before
     with open_clone("c") as clone:  # brought back to main, with nothing of the last run
         assert not (clone.root / "catalog/c").exists()
+        assert not (clone.root / "lineage/runs.jsonl").exists()
         assert git(clone.root, "status", "--porcelain") == ""
 
 

@@ -1,11 +1,8 @@
 """Downloads a host, trainings a GPU."""
 
-import threading
-
 import pytest
 
-from flows import gpus
-from flows.gpus import hold_gpu, list_gpus
+from flows.gpus import list_gpus
 from flows.limits import _per_host, list_hosts
 from tasks.errors import ParamsError
 
@@ -28,24 +25,3 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
     assert list_gpus() == ["3", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert list_gpus() == []
-
-
-def test_one_training_a_gpu(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpus, "LOCKS", tmp_path)
-    monkeypatch.setattr(gpus, "_POLL_S", 0.01)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    got = []
-
-    def train() -> None:
-        with hold_gpu() as environment:
-            got.append(environment["CUDA_VISIBLE_DEVICES"])
-
-    with hold_gpu() as first:
-        with hold_gpu() as second:
-            assert (first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]) == ("0", "1")
-            third = threading.Thread(target=train)
-            third.start()
-            third.join(0.2)
-            assert third.is_alive()
-        third.join(10)
-    assert got == ["1"]

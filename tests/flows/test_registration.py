@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from flows.new_batch import NO_MODEL, NewBatch, check_batch, read_batch
+from flows.new_batch import NO_MODEL, NO_SOURCE, NewBatch, check_batch, read_batch
 from flows.params import load_params
 from flows.registration import _round_trip, register_batch, stage_targets
 from tasks.errors import CatalogError, ParamsError
@@ -48,9 +48,9 @@ def test_params_gain_lines_and_lose_none(tree):
     after = (tree / "params.yaml").read_text().splitlines()
     assert [line for line in after if line in before] == before
     assert [line.strip() for line in after if line not in before] == [
-        "b1: {key_steps: [4, 8], pose: {worker: mediapipe, source: data/raw/embedded/no-source}}",
-        "b1-4: {batch: b1, key_step: 4, interpolator: flow, source: data/raw/embedded/no-source}",
-        "b1-8: {batch: b1, key_step: 8, interpolator: flow, source: data/raw/embedded/no-source}",
+        f"b1: {{key_steps: [4, 8], pose: {{worker: mediapipe, source: {NO_SOURCE}}}}}",
+        f"b1-4: {{batch: b1, key_step: 4, interpolator: flow, source: {NO_SOURCE}}}",
+        f"b1-8: {{batch: b1, key_step: 8, interpolator: flow, source: {NO_SOURCE}}}",
         (
             f"b1-flow-8: {{batch: b1, split: test, key_step: 8, motion: robust, motion_model: {NO_MODEL},"
             f" method: flow, renderer: {NO_MODEL}}}"
@@ -77,7 +77,7 @@ def test_same_batch_twice_is_one(tree):
 
 def test_batch_of_a_catalogue_written_by_hand_is_the_same(tree):
     before = files_of(tree)
-    register_batch(tree, read_batch(tree, "sample", key_steps=[4, 8]))
+    register_batch(tree, read_batch(tree, "sample", key_steps=[], params=load_params(tree / "params.yaml")))
     assert files_of(tree) == before
 
 
@@ -140,9 +140,9 @@ def test_targets_are_the_stages_of_dvc_yaml(tree):
         ({"videos": [{"video": "v", "source": "file:/x", "licence": "L\n=cmd()"}]}, "batch.videos.0.licence"),
         ({"clips": [{**CLIP, "video": "nobody"}]}, "video 'nobody' is not among the videos"),
         ({"clips": [{**CLIP, "split": "both"}]}, "batch.clips.0.split"),
-        ({"key_steps": [1]}, "batch.key_steps.0"),
+        ({"key_steps": [0]}, "batch.key_steps.0"),
         ({"name": "Raw"}, "data/Raw is another stage's"),
-        ({"openpose": "/etc"}, "batch.openpose"),
+        ({"pose": {"worker": "openpose", "source": "/etc"}}, "batch.pose.source"),
         ({"renders": [{"method": "flow", "key_step": 8, "renderer": "data/../../x"}]}, "batch.renders.0.renderer"),
         ({"renders": [{"method": "flow", "key_step": 16}]}, "key step 16 is not among key_steps"),
         ({"missing": "maybe"}, "batch.missing"),
