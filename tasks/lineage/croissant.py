@@ -169,7 +169,7 @@ def _field(record_set: str, file_set: str, column: Column) -> dict[str, Any]:
     is_picture = {inner.name for inner in column.fields} == {"bytes", "path"}
     if is_picture:
         source["transform"] = {"jsonPath": "bytes"}
-    field = {
+    field: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"{record_set}/{column.name}",
         "name": column.name,

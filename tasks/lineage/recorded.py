@@ -83,7 +83,7 @@ def _text(lineage: Lineage, rev: str | None) -> str:
 
 
 def _entries(lineage: Lineage, rev: str | None) -> dict[str, list[tuple[float, int]]]:
-    """Stage -> (time of the first commit that has the entry, its id), of the revision and those before it, oldest first."""
+    """Stage -> (time of the first commit with the entry, its id), of the revision and those before it, oldest first."""
     index = lineage.index
     head = lineage.git.commit_of(rev) if rev else "HEAD"
     wanted = set((lineage.git.ask("rev-list", head) or "").split())

@@ -1,5 +1,6 @@
 """What is handed out about a made-up project: OpenLineage events, Croissant cards, CycloneDX bills."""
 
+import io
 import json
 import os
 import subprocess
@@ -85,6 +86,10 @@ def test_the_schemas_refuse_what_is_wrong(events):
 @pytest.mark.skipif(not SPEC.is_dir(), reason="the specification's files are not here: OPENLINEAGE_SPEC=FOLDER")
 def test_events_hold_against_the_specification_itself(events):
     assert [error for event in events for error in spec_errors(event, SPEC)] == []
+    wrong = json.loads(json.dumps(events[-1]))
+    wrong["outputs"][0]["facets"]["version"].pop("datasetVersion")
+    assert len(spec_errors(wrong, SPEC)) == 1
+    assert len(spec_errors(wrong | {"eventType": "DONE"}, SPEC)) == 2
 
 
 def test_published_schemas_are_sound_and_named_as_the_facets_say():
@@ -226,8 +231,35 @@ def test_a_card_names_files_columns_sources_and_how_it_was_made(lineage, whole):
     assert card["license"] == ["https://spdx.org/licenses/CC-BY-4.0"]
 
 
-def test_cards_hold_against_mlcroissant_and_read_the_tables(whole, lineage, tmp_path):
+def clip_table() -> bytes:
+    """A table of one frame as stage split writes them, its picture one red and one green pixel."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    picture = Image.new("RGB", (2, 1), "red")
+    picture.putpixel((1, 0), (0, 255, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    image = pa.array(
+        [{"bytes": buffer.getvalue(), "path": None}], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    rows = {"frame": pa.array([3], pa.int32()), "time": pa.array([0.1]), "image": image}
+    facts = {"clip": "a1", "batch": "one", "video": "a-train"}
+    out = io.BytesIO()
+    pq.write_table(pa.table(rows).replace_schema_metadata({"inbetween": json.dumps(facts)}), out)
+    return out.getvalue()
+
+
+def test_cards_hold_against_mlcroissant_and_read_the_tables(tmp_path):
     mlcroissant = pytest.importorskip("mlcroissant")
+    whole = small_project(tmp_path / "project")
+    project = whole.project
+    clips = {"a1.parquet": project.store(clip_table())}
+    project.run("split@one", ["catalog/one/clips.csv", "data/one/videos"], {"data/one/clips": clips})
+    project.commit("a clip with a picture")
+    project.git("tag", "v1")
+    lineage = ask(whole)
     for name in ("data/one/clips", "data/views/walks", "data/models/motion"):
         card, _ = make_card(lineage, name, "v1")
         folder = tmp_path / name
@@ -239,6 +271,9 @@ def test_cards_hold_against_mlcroissant_and_read_the_tables(whole, lineage, tmp_
         dataset = mlcroissant.Dataset(folder / "croissant.json")
         assert list(dataset.metadata.ctx.issues.errors) == []
         assert list(dataset.metadata.ctx.issues.warnings) == []
+    (picture,) = mlcroissant.Dataset(tmp_path / "data/one/clips/croissant.json").records("rows")
+    assert picture["rows/frame"] == 3
+    assert picture["rows/image"].getpixel((1, 0)) == (0, 255, 0)
     card = mlcroissant.Dataset(tmp_path / "data/views/walks/croissant.json")
     rows = list(card.records("rows"))
     assert [row["rows/sequence"] for row in rows] == [b"kim_00000", b"kim_00001", b"lee_00000"]
