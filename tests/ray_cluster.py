@@ -37,10 +37,10 @@ class Cluster:
     def away_cache(self) -> Path:
         return self.away / "cache"
 
-    def add_node(self, num_cpus: int = 1) -> None:
-        """Start the second node."""
+    def add_node(self, num_cpus: int = 1, cache: str = "cache") -> None:
+        """Start the second node. cache: its cache's folder, by its path or below its own."""
         before = _raylets()
-        environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away_cache)}
+        environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away / cache)}
         _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
         (self.away_raylet,) = _raylets() - before
 
