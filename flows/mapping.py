@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +29,8 @@ from tasks.items import GroupRecord, Item, ItemStore, Work, do_group
 
 if TYPE_CHECKING:  # with Ray, an optional extra
     from flows.ray_cluster import RayPool, RaySettings
+
+_ray: "ContextVar[RaySettings | None]" = ContextVar("ray", default=None)
 
 GRACE_S = 5.0  # for a process of a job to end of what ended another
 
@@ -128,7 +131,8 @@ class LocalPool:
 
 def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: int) -> None:
     """Run a data-parallel job: `first` here, `other` in num_ranks - 1 processes, which find each other by torch's own
-    environment variables. When one fails, all end.
+    environment variables. They are processes of this machine, or of the nodes of a Ray cluster (use_ray). When one
+    fails, all end.
 
     Args: other: picklable.
     Raises: what `first` raises, or what another process ended of, if that was first.
@@ -136,12 +140,17 @@ def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: i
     if num_ranks == 1:
         first()
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    own = common | {"RANK": "0", "LOCAL_RANK": "0"}
-    ranks = _start_ranks(other, common, num_ranks)
+    ranks: Ranks
+    if settings := _ray.get():
+        from flows.ray_ranks import RayRanks
+
+        ranks = RayRanks(settings, other, num_ranks)
+    else:
+        ranks = LocalRanks(other, num_ranks)
+    address, port = ranks.master
+    own = {
+        "WORLD_SIZE": str(num_ranks), "MASTER_ADDR": address, "MASTER_PORT": str(port), "RANK": "0", "LOCAL_RANK": "0",
+    }  # fmt: skip
     is_over = threading.Event()
     threading.Thread(target=_watch_ranks, args=(ranks, is_over), daemon=True, name="watch-ranks").start()
     os.environ |= own
@@ -156,20 +165,70 @@ def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: i
         raise
     else:
         is_over.set()
-        for rank in ranks:
-            rank.process.join()
+        ranks.join()
     finally:
         is_over.set()
-        kill_children()
+        ranks.end()
         for name in own:
             del os.environ[name]
 
 
+def use_ray(settings: "RaySettings | None") -> None:
+    """Have the jobs of this stage's process run on a Ray cluster. None = on this machine."""
+    _ray.set(settings)
+
+
+class Ranks(Protocol):
+    """The processes of a data-parallel job but the first. master: where they look for it, (address, port)."""
+
+    master: tuple[str, int]
+
+    def find_failure(self) -> InbetweenError | None:
+        """Why a process of the job has ended, where one has before its time."""
+
+    def join(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class _Rank(NamedTuple):
-    """A process of a data-parallel job but the first.  error: where it leaves the error that it ends of."""
+    """A process of a data-parallel job.  error: where it leaves the error that it ends of."""
 
     process: BaseProcess
     error: Connection
+
+
+class LocalRanks:
+    """Processes of this machine."""
+
+    def __init__(self, work: Callable[[], None], num_ranks: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.master = ("127.0.0.1", int(free.getsockname()[1]))
+        common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.master[1])}
+        self._ranks = _start_ranks(work, common, num_ranks)
+
+    def find_failure(self) -> InbetweenError | None:
+        for process, error in self._ranks:
+            if process.exitcode and error.poll():
+                with suppress(EOFError):
+                    sent: InbetweenError = error.recv()
+                    return sent
+        for number, (process, _) in enumerate(self._ranks, 1):
+            if process.exitcode:
+                how = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else "failed, as told above"
+                return ToolError(
+                    f"process {number} of {len(self._ranks) + 1} {how}; run the stage again: it goes on from its last"
+                    f" saved state"
+                )
+        return None
+
+    def join(self) -> None:
+        for rank in self._ranks:
+            rank.process.join()
+
+    def end(self) -> None:
+        kill_children()
 
 
 def _start_ranks(work: Callable[[], None], common: Mapping[str, str], num_ranks: int) -> list[_Rank]:
@@ -202,36 +261,20 @@ def _run_rank(work: Callable[[], None], environment: Mapping[str, str], errors: 
         sys.exit(2)
 
 
-def _find_failure(ranks: Sequence[_Rank]) -> InbetweenError | None:
-    """Why a process of the job has ended, where one has before its time."""
-    for process, error in ranks:
-        if process.exitcode and error.poll():
-            with suppress(EOFError):
-                sent: InbetweenError = error.recv()
-                return sent
-    for number, (process, _) in enumerate(ranks, 1):
-        if process.exitcode:
-            how = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else "failed, as told above"
-            return ToolError(
-                f"process {number} of {len(ranks) + 1} {how}; run the stage again: it goes on from its last saved state"
-            )
-    return None
-
-
-def _wait_for_failure(ranks: Sequence[_Rank]) -> InbetweenError | None:
+def _wait_for_failure(ranks: Ranks) -> InbetweenError | None:
     end = time.monotonic() + GRACE_S
-    while (failure := _find_failure(ranks)) is None and time.monotonic() < end:
+    while (failure := ranks.find_failure()) is None and time.monotonic() < end:
         time.sleep(0.1)
     return failure
 
 
-def _watch_ranks(ranks: Sequence[_Rank], is_over: threading.Event) -> None:
+def _watch_ranks(ranks: Ranks, is_over: threading.Event) -> None:
     """The first process may wait for the others inside torch for half an hour: a dead one must not leave it there."""
     while not is_over.wait(1):
-        failure = _find_failure(ranks)
+        failure = ranks.find_failure()
         if failure and not is_over.wait(2 * GRACE_S):  # most often torch notices
             say(str(failure))
-            kill_children()
+            ranks.end()
             os._exit(2)
 
 

@@ -17,7 +17,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99
 NumKeys = Annotated[int, Field(ge=0)]
 FaultyKeys = Annotated[tuple[NumKeys, NumKeys, NumKeys], Field(strict=False)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists alone
-MappedStage = Literal["split", "pose", "background", "samples", "joints", "views", "render", "evaluate"]
+SpreadStage = Literal[
+    "split", "pose", "background", "samples", "joints", "views", "render", "evaluate", "train_motion", "train_renderer"
+]
 KeyStep = Annotated[int, Field(ge=2, le=64)]
 Gpu = Annotated[int, Field(ge=0, le=1023)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -44,7 +46,7 @@ class RunParams(Section):
     runner: Literal["local", "ray"]
     ray_address: str
     node_cache_gb: float = Field(gt=0)
-    resources: dict[MappedStage, ResourceParams]
+    resources: dict[SpreadStage, ResourceParams]
 
 
 class DownloadParams(Section):

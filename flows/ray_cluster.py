@@ -22,6 +22,7 @@ from tasks.items import GroupRecord, Item, ItemStore, Work
 
 try:
     import ray
+    from ray.actor import ActorHandle
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as missing:
@@ -125,12 +126,7 @@ class RayPool:
         self._threads = ThreadPoolExecutor(num_waiting, thread_name_prefix="ray-group")
         home_node = ray.get_runtime_context().get_node_id()
         self._job = Job(uuid.uuid4().hex, home_node, ROOT, settings.tools, settings.ffmpeg, settings.cache_bytes)
-        at_home = NodeAffinitySchedulingStrategy(home_node, soft=False)
-        self._home = (
-            ray.remote(Home)
-            .options(num_cpus=0, max_concurrency=8, max_restarts=-1, max_task_retries=-1, scheduling_strategy=at_home)
-            .remote(ROOT, store)
-        )
+        self._home = start_home(home_node, store)
         # Lost groups are ours to repeat: without the items that came home.
         self._remote = ray.remote(do_group_on_node).options(
             num_cpus=settings.cpus, num_gpus=settings.gpus, max_retries=0
@@ -169,12 +165,12 @@ class RayPool:
             if isinstance(error.cause, InbetweenError):
                 raise error.cause from None
             if isinstance(error.cause, RayError) and not self._is_over.is_set():
-                return _describe(error.cause)
+                return describe_loss(error.cause)
             raise
         except RayError as error:
             if self._is_over.is_set():
                 raise
-            return _describe(error)
+            return describe_loss(error)
         finally:
             with self._lock:
                 self._live.discard(ref)
@@ -201,17 +197,29 @@ class RayPool:
 
     def _forget(self) -> None:
         ray.kill(self._home)
-        away = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != self._job.home_node]
-        refs = [
-            ray.remote(forget_job)
-            .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-            .remote(self._job.name)
-            for node in away
-        ]
-        if refs:
-            ray.wait(refs, num_returns=len(refs), timeout=FORGET_S)
+        forget_on_nodes(self._job)
 
 
-def _describe(error: RayError) -> str:
+def start_home(node: str, store: ItemStore) -> ActorHandle:
+    """The actor of this machine, the cluster's node `node`, that other nodes read from and write to."""
+    at_home = NodeAffinitySchedulingStrategy(node, soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 8, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Home).options(**options, scheduling_strategy=at_home).remote(ROOT, store)
+
+
+def forget_on_nodes(job: Job) -> None:
+    """Remove the job's working folders; a node that does not answer soon is left alone."""
+    away = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != job.home_node]
+    refs = [
+        ray.remote(forget_job)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(job.name)
+        for node in away
+    ]
+    if refs:
+        ray.wait(refs, num_returns=len(refs), timeout=FORGET_S)
+
+
+def describe_loss(error: RayError) -> str:
     """The first line of what Ray says of a loss."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"

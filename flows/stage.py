@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from flows.lifetime import end_with_parent, hold_lock
 from flows.lineage.record import recorded
-from flows.mapping import count_workers, map_groups
+from flows.mapping import count_workers, map_groups, use_ray
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
 from flows.project import FRESH, ROOT, RUNNER, RUNNERS, STATE, leave_out_pandas
@@ -198,6 +198,7 @@ def run_stage(name: str, item: str = "") -> None:
             workers=count_workers(params.run.workers),
             ray=_ray_settings(params, name, tools),
         )
+        use_ray(stage.ray)
         start = time.monotonic()
         with recorded(name, item, tools):
             module.run(stage)

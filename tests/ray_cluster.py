@@ -37,10 +37,10 @@ class Cluster:
     def away_cache(self) -> Path:
         return self.away / "cache"
 
-    def add_node(self, num_cpus: int = 1) -> None:
-        """Start the second node."""
+    def add_node(self, num_cpus: int = 1, cache: str = "cache") -> None:
+        """Start the second node. cache: its cache's folder, by its path or below its own."""
         before = _raylets()
-        environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away_cache)}
+        environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away / cache)}
         _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
         (self.away_raylet,) = _raylets() - before
 
@@ -78,7 +78,7 @@ main()
 
 def _start(words: list[str], folder: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-c", _PATIENT_START, "start", *words, "--disable-usage-stats"]
-    command += ["--object-store-memory", str(STORE_BYTES), "--include-dashboard=false", "--include-log-monitor=false"]
+    command += ["--object-store-memory", str(STORE_BYTES), "--include-log-monitor=false"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=360)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -93,13 +93,27 @@ def run_cluster(folder: Path, *, head_cpus: int = 1, away_cpus: int = 1) -> Iter
         port = free.getsockname()[1]
     kept = ("PATH", "HOME", "LANG", "TMPDIR")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "300000",
+    }
     temporary = f"/tmp/ib-ray-{port}"  # noqa: S108 of this run alone
     before = {process.pid for process in psutil.process_iter()}
     cluster = Cluster(f"127.0.0.1:{port}", folder / "away", environment)
     try:
         _start(
-            ["--head", "--no-monitor", "--port", str(port), "--num-cpus", str(head_cpus), "--temp-dir", temporary],
+            [
+                "--head",
+                "--no-monitor",
+                "--include-dashboard=false",
+                "--port",
+                str(port),
+                "--num-cpus",
+                str(head_cpus),
+                "--temp-dir",
+                temporary,
+            ],
             folder / "head",
             environment,
         )

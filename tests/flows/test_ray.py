@@ -5,7 +5,9 @@ node's items done again.
 import hashlib
 import re
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -144,18 +146,30 @@ def _ray_workers() -> list[str]:
     return [title for title in titles if title.startswith("ray::")]
 
 
+@pytest.fixture
+def full(tmp_path) -> Iterator[Path]:
+    """A disk of 64 kB, too small for any clip."""
+    path = tmp_path / "full"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)], check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount a small disk here")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
 @pytest.mark.faults
-def test_a_full_disk_of_a_node_is_one_line_and_the_next_run_completes(project, tmp_path):
+def test_a_full_disk_of_a_node_is_one_line_and_the_next_run_completes(project, tmp_path, full):
     sandbox, expected = project
     write_batch(sandbox, "batch", CLIPS)
     run_stages(sandbox, stages=STAGES[:1])
     with run_cluster(tmp_path, head_cpus=0, away_cpus=0) as cluster:
-        cluster.add_node(1, max_file_bytes=2**16)  # RLIMIT_FSIZE: as a disk that is full
+        cluster.add_node(1, cache=str(full))
         here = Sandbox(sandbox.root, {"INBETWEEN_FRESH": "1", "INBETWEEN_RUNNER": "ray", **cluster.environment})
         here.env["RAY_ADDRESS"] = cluster.address
         done = here.run("inbetween", "stage", "background", "batch-8", check=False, timeout=600)
         assert done.returncode == 2, done.stderr
-        assert re.search(r"node [\d.]+: \S+/cache: File too large; make room, or name a larger disk", done.stderr)
+        assert re.search(r"node [\d.]+: \S+: No space left on device; make room, or name a larger disk", done.stderr)
         assert "Traceback" not in done.stderr
     run_stages(sandbox)
     assert hash_outputs(sandbox) == expected
