@@ -40,3 +40,37 @@ def verify(
     print(verifying.to_json(answer) if json else verifying.show_verification(answer))  # noqa: T201
     if not answer.is_well:
         raise typer.Exit(1)
+
+
+@app.command(epilog='Example: inbetween lineage withdraw sample/kick_back --apply --reason "asked for by the uploader"')
+def withdraw(
+    video: Annotated[str, typer.Argument(help="BATCH/VIDEO, VIDEO, its source or URL")],
+    apply: Annotated[bool, typer.Option("--apply", help="do it; without, the plan alone is shown")] = False,
+    reason: Annotated[str, typer.Option(help="why, for catalog/B/withdrawn.csv")] = "",
+    retrain: Annotated[bool, typer.Option("--retrain", help="train again what was trained on it")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="threads; 0 = as many as there are cores")] = 0,
+    json: Json = False,
+) -> None:
+    """Take a video and all that was cut or drawn from it out of every place and revision, and prove that it is gone.
+
+    Exit 1 where something is left, open, or could not be rebuilt. Killed half-way, run it again.
+    """
+    from flows.lineage import withdraw as withdrawing
+    from flows.lineage import withdraw_tables as tables
+    from tasks.lineage.errors import LineageError
+
+    if apply and not reason.strip():
+        raise LineageError('--apply: needs --reason "TEXT", which stands in catalog/B/withdrawn.csv')
+    outcome = None
+    if apply:
+        found, outcome = withdrawing.withdraw(video, reason, is_retraining=retrain, threads=jobs)
+    else:
+        found = withdrawing.plan(video, is_retraining=retrain)
+    if json:
+        print(tables.to_json(found, outcome))  # noqa: T201
+    else:
+        print(tables.show_plan(found, is_applied=apply))  # noqa: T201
+        if outcome:
+            print(tables.show_outcome(outcome))  # noqa: T201
+    if outcome and not outcome.is_done:
+        raise typer.Exit(1)

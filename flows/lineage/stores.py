@@ -76,6 +76,12 @@ class FarStore:
         self._odb.fs.put_file(io.BytesIO(data), path, size=len(data))
         return True
 
-    def remove(self, name: str) -> None:
-        if self._odb.fs.exists(name):
-            self._odb.fs.remove(name)
+    def remove(self, md5: str) -> bool:
+        path = self._odb.oid_to_path(md5)
+        try:
+            if not self._odb.fs.exists(path):
+                return False
+            self._odb.fs.remove(path)
+        except Exception as error:  # each file system has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        return True

@@ -36,8 +36,8 @@ class Store(Protocol):
     def put(self, md5: str, read: Callable[[], BinaryIO]) -> bool:
         """Keep an object; False, and nothing is changed, where the bytes that are read are not those of its md5."""
 
-    def remove(self, name: str) -> None:
-        """Remove a file by its name in the store; none there is none to remove."""
+    def remove(self, md5: str) -> bool:
+        """Remove an object; False where there is none. Raises: OSError."""
 
 
 class FolderStore:
@@ -69,8 +69,12 @@ class FolderStore:
     def put(self, md5: str, read: Callable[[], BinaryIO]) -> bool:
         return copy_checked(read, self.path(md5), md5, mode=0o444 if self._is_read_only else 0o644)
 
-    def remove(self, name: str) -> None:
-        (self.folder / name).unlink(missing_ok=True)
+    def remove(self, md5: str) -> bool:
+        # DVC 2 had the same names one folder higher.
+        there = [path for path in (self.path(md5), self.folder / md5[:2] / md5[2:]) if path.is_file()]
+        for path in there:
+            path.unlink()
+        return bool(there)
 
 
 def copy_checked(read: Callable[[], BinaryIO], target: Path, md5: str, *, mode: int = 0o644) -> bool:
