@@ -1,5 +1,6 @@
 """Small projects with git, DVC and a remote, for tests of what is read from them; made once and copied."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -94,6 +95,16 @@ def make_dvc_project(root: Path) -> Path:
 def copy_dvc_project(made: Path, root: Path) -> Path:
     shutil.copytree(made, root, symlinks=True)
     return root
+
+
+def md5_of(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def object_of(project: Path, text: str, store: str = ".dvc/cache") -> Path:
+    """Where a store keeps these bytes."""
+    md5 = md5_of(text)
+    return project / store / "files/md5" / md5[:2] / md5[2:]
 
 
 def flip_byte(path: Path) -> None:

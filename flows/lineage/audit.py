@@ -1,5 +1,6 @@
 """`inbetween lineage verify | cost | withdraw | restore`: the commands that read or change bytes."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +40,35 @@ def verify(
     )
     print(verifying.to_json(answer) if json else verifying.show_verification(answer))  # noqa: T201
     if not answer.is_well:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: inbetween lineage cost --json")
+def cost(json: Json = False) -> None:
+    """Bytes of each dataset and revision, objects that no revision refers to, and the time each stage took."""
+    from flows.lineage import cost as costing
+
+    answer = costing.cost()
+    print(costing.to_json(answer) if json else costing.show_cost(answer))  # noqa: T201
+
+
+@app.command(epilog="Example: inbetween lineage restore v1.0 data/sample/clips --to /tmp/then")
+def restore(
+    rev: Annotated[str, typer.Argument(help="a tag, branch or commit")],
+    path: Annotated[str, typer.Argument(help="a file or folder that DVC tracked then")],
+    to: Annotated[Path | None, typer.Option(help="a folder to write below, instead of the project itself")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="threads; 0 = as many as there are cores")] = 0,
+    json: Json = False,
+) -> None:
+    """Bring back a path as it stood in a revision, every file that was not withdrawn, and list those that were.
+
+    What stands in the way is moved to .inbetween/replaced. Exit 1 where a file is in no place.
+    """
+    from flows.lineage import restore as restoring
+
+    answer = restoring.restore(rev, path, to=to, threads=jobs)
+    print(restoring.to_json(answer) if json else restoring.show_restored(answer))  # noqa: T201
+    if answer.missing:
         raise typer.Exit(1)
 
 

@@ -122,7 +122,7 @@ def show_verification(answer: Verification) -> str:
     for count in answer.counts:
         numbers = [str(kinds[count.place, kind]) for kind in used]
         table.append([count.place, str(count.num_files), f"{count.num_bytes / 1e6:.1f}", str(count.num_well), *numbers])
-    lines = _table(table)
+    lines = to_lines(table)
     for kind in (CORRUPT, MISSING, STILL_HERE, UNEXPECTED, NEVER_PUSHED):
         found = [finding for finding in answer.findings if finding.kind == kind]
         for finding in found[:MAX_ROWS]:
@@ -159,7 +159,8 @@ def to_json(answer: Verification) -> str:
     return json.dumps(content, indent=1)
 
 
-def _table(rows: list[list[str]]) -> list[str]:
+def to_lines(rows: list[list[str]]) -> list[str]:
+    """A table's rows in columns, the first to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

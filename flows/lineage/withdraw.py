@@ -184,6 +184,8 @@ def _open_journal(plan: Plan, reason: str, lineage: Lineage) -> dict[str, Any]:
     plan.held += [use for use in (Use(**row) for row in old.get("held", [])) if (use.path, use.md5) not in known]
     plan.clips = sorted({*plan.clips, *((batch, clip) for batch, clip in old.get("clips", []))})
     plan.folders |= set(old.get("folders", []))
+    shared = {(use.path, use.md5) for use in plan.shared}
+    plan.shared += [use for use in (Use(**row) for row in old.get("shared", [])) if (use.path, use.md5) not in shared]
     plan.pictures = sorted({*plan.pictures, *old.get("pictures", [])})
     say(f"withdraw: taking the hashes of {len(plan.held)} files and of the pictures in them")
     paths = [path for use in plan.held for path in (lineage.places.find(use.md5), ROOT / use.path) if path]
@@ -199,6 +201,7 @@ def _open_journal(plan: Plan, reason: str, lineage: Lineage) -> dict[str, Any]:
         "reason": old.get("reason") or reason,
         "date": old.get("date") or f"{datetime.now(UTC):%Y-%m-%d}",
         "held": [dataclasses.asdict(use) for use in plan.held],
+        "shared": [dataclasses.asdict(use) for use in plan.shared],
         "folders": sorted(plan.folders),
         "pictures": plan.pictures,
         "fingerprints": prints.to_json(),
@@ -262,7 +265,7 @@ def _remove(plan: Plan, stores: Stores, outcome: Outcome) -> None:
     say(f"withdraw: removed from the workspace: {number}")
     for store in [stores.cache, *stores.remotes]:
         number = 0
-        for md5 in sorted(md5s):
+        for md5 in sorted(md5s | {use.md5 for use in plan.shared}):
             try:
                 number += store.remove(md5)
             except OSError as error:

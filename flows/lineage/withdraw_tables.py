@@ -16,6 +16,10 @@ def show_plan(found: Withdrawing, *, is_applied: bool) -> str:
     for use in plan.held:
         where = ", ".join(use.places) or "no store"
         lines.append(f"  {use.path}  {use.md5[:12]}  {len(use.revisions)} revisions  {where}")
+    if plan.shared:
+        names = list(dict.fromkeys(use.path for use in plan.shared))
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        lines.append(f"{len(plan.shared)} files show it beside others and go as well: {some}")
     lines += [f"  {path}  yours: delete it, then `dvc commit -f data.dvc`, before --apply" for path in plan.raw]
     lines.append(f"to be rebuilt: {', '.join(found.rebuild) or 'nothing'}")
     for stage, why in found.blocked.items():

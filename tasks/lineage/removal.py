@@ -53,7 +53,8 @@ def _drop_rows(path: Path, video: str) -> bool:
     """Drop a video's rows; the other lines keep their bytes."""
     if not path.is_file():
         return False
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = file.read().splitlines(keepends=True)
     header = [cell.strip() for cell in next(csv.reader([lines[0].removeprefix("\ufeff")]), [])] if lines else []
     if "video" not in header:
         return False
@@ -143,5 +144,5 @@ def clear_artifacts(database: Path, words: Collection[str]) -> int:
 
 def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="")
     temporary.replace(path)

@@ -114,6 +114,7 @@ class Verifier:
         for output in [*self.outputs, *(wanted.workspace.outputs if wanted.workspace else ())]:
             if output.is_folder and output.md5 not in self.folders:
                 self.folders[output.md5] = self._read_folder(output.md5)
+        self.known: set[str] = set()
         self.labels: dict[str, str] = {}  # md5 -> a path of that object, for a person
         self._label()
 
@@ -126,6 +127,8 @@ class Verifier:
 
     def _label(self) -> None:
         for output in self.outputs:
+            # DVC's run cache keeps git's outputs as well.
+            self.known.update([output.md5], (member.md5 for member in self.folders.get(output.md5) or []))
             if output.is_cached:
                 self.labels.setdefault(output.md5, output.path)
                 for member in (self.folders.get(output.md5) or []) if output.is_folder else ():
@@ -279,7 +282,7 @@ class Verifier:
                 yield Finding(STILL_HERE, place, self.wanted.withdrawn[md5].path, md5, found.size)
             elif hashed and hashed.md5 != md5.removesuffix(".dir"):
                 yield Finding(CORRUPT, place, path, md5, found.size, hashed.md5 or hashed.problem)
-            elif md5 not in self.labels and self.wanted.has_all:
+            elif md5 not in self.known and self.wanted.has_all:
                 yield Finding(UNEXPECTED, place, found.name, md5, found.size)
         for found in self.hashes.foreign.get(place, []):
             yield Finding(UNEXPECTED, place, found.name, "", found.size)
@@ -316,7 +319,9 @@ class Verifier:
     def _note_unknown_folders(self) -> None:
         for md5, members in self.folders.items():
             if members is None:
-                paths = sorted({output.path for output in self.outputs if output.md5 == md5})
+                paths = sorted({output.path for output in self.outputs if output.md5 == md5 and output.is_cached})
+                if not paths:
+                    continue
                 self.open.append(
                     f"{', '.join(paths[:2])}: the list of its files ({md5}) is in no place: its files are not known"
                 )

@@ -11,6 +11,7 @@ from tasks.lineage.errors import LineageError
 from tasks.lineage.graph import State
 from tasks.lineage.index import WORK_TREE
 from tasks.lineage.lineage import Lineage
+from tasks.lineage.references import read_folder
 from tasks.lineage.things import Thing
 from tasks.lineage.upstream import url_of
 
@@ -27,10 +28,10 @@ class VideoName(NamedTuple):
 class Plan:
     """videos: the one that was named, and others of the same source or bytes.
 
-    rows: the catalogue's row of each, as it stood last.  clips: all that were ever cut from them.  held: the files to
-    be removed.  trained: the checkpoints to be trained again.  folders: md5 of every folder's list with such a file.
-    sha256: of each, where it is known.  pictures: paths in git that show it (the pictures of a training's held-out
-    keys).  raw: raw data of the same bytes.
+    rows: the catalogue's row of each, as it stood last.  clips: all that were ever cut from them.  sha256: of each,
+    where it is known.  held: the files to be removed.  shared: files that show it beside others (a page, the pictures
+    of a training), removed as well.  trained: the checkpoints to be trained again.  folders: md5 of every folder's list
+    with such a file.  pictures: paths in git that show it.  raw: raw data of the same bytes.
     open: what could not be told.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     clips: list[tuple[str, str]]
     sha256: dict[VideoName, str]
     held: list[Use] = field(default_factory=list)
+    shared: list[Use] = field(default_factory=list)
     trained: list[Use] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
     pictures: list[str] = field(default_factory=list)
@@ -164,14 +166,35 @@ def _search(lineage: Lineage, state: State, video: VideoName, plan: Plan) -> Non
                 plan.trained.append(use)
             elif use.path.startswith("metrics/") and use.path.endswith(".png"):
                 plan.pictures.append(use.path)
+                plan.shared.append(use)
         elif use.how == MAY_HOLD:
             plan.open.append(f"{use.path} with md5 {use.md5[:8]}: its list is in no place; it may hold the video")
+        elif use.md5.endswith(".dir") and not use.path.startswith(("data/", "metrics/")):
+            plan.shared += _files_of(lineage, use)
+            plan.folders.add(use.md5)
     plan.open += [line for line in answer.open if line not in plan.open]
+
+
+def _files_of(lineage: Lineage, use: Use) -> list[Use]:
+    """A folder's files, where a place has its list: DVC's run cache keeps a page's as well."""
+    path = lineage.places.find(use.md5)
+    members = read_folder(path.read_bytes(), use.md5) if path else None
+    return [
+        Use(
+            use.stage,
+            f"{use.path}/{member.name}",
+            member.md5,
+            use.how,
+            use.revisions,
+            lineage.places.having(member.md5),
+        )
+        for member in members or []
+    ]
 
 
 def _find_folders(lineage: Lineage, plan: Plan) -> None:
     files = lineage.index.file_ids_of({use.md5 for use in plan.held})
-    plan.folders = lineage.index.folders_with(files)
+    plan.folders |= lineage.index.folders_with(files)
 
 
 def _find_raw(lineage: Lineage, states: Iterable[State], plan: Plan) -> None:

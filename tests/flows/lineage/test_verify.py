@@ -1,4 +1,3 @@
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -9,18 +8,9 @@ from flows.lineage.verify import show_verification, verify
 from tasks.lineage.errors import LineageError
 from tasks.lineage.hashing import State, hash_paths
 from tasks.lineage.verify import CACHE, CORRUPT, MISSING, NEVER_PUSHED, NOT_HERE, UNEXPECTED, WORKSPACE, Verification
-from tests.dvc_project import flip_byte, run
+from tests.dvc_project import flip_byte, md5_of, object_of, run
 
 B = "clip b, another\n" * 20
-
-
-def md5_of(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def object_of(project: Path, text: str, store: str = ".dvc/cache") -> Path:
-    md5 = md5_of(text)
-    return project / store / "files/md5" / md5[:2] / md5[2:]
 
 
 def found(answer: Verification) -> set[tuple[str, str, str]]:
