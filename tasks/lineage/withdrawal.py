@@ -15,6 +15,8 @@ from tasks.lineage.references import read_folder
 from tasks.lineage.things import Thing
 from tasks.lineage.upstream import url_of
 
+DIFFERS = "the work tree differs from HEAD"
+
 
 class VideoName(NamedTuple):
     batch: str
@@ -172,7 +174,9 @@ def _search(lineage: Lineage, state: State, video: VideoName, plan: Plan) -> Non
         elif use.md5.endswith(".dir") and not use.path.startswith(("data/", "metrics/")):
             plan.shared += _files_of(lineage, use)
             plan.folders.add(use.md5)
-    plan.open += [line for line in answer.open if line not in plan.open]
+    # That the work tree differs from HEAD is what a withdrawal does, and hides nothing.
+    told = [line for line in answer.open if not line.startswith(DIFFERS)]
+    plan.open += [line for line in told if line not in plan.open]
 
 
 def _files_of(lineage: Lineage, use: Use) -> list[Use]:
