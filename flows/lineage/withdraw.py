@@ -352,7 +352,7 @@ def _rebuild(stages: Iterable[str], outcome: Outcome) -> None:
     try:
         for stage in stages:
             say(f"withdraw: rebuilding {stage}")
-            end = processes.repro(stage, force=False, environment={}, on_line=say)
+            end = processes.repro(stage, environment={}, on_line=say)
             if end.error:
                 outcome.failed[stage] = end.error
             else:
