@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.lineage.commands import app as lineage_app
+from flows.lineage.audit import app as lineage_app
 from flows.project import RUNNER, prepare_environment
 
 INTERRUPTED = 130
