@@ -107,7 +107,7 @@ def choose_settings(options: RenderOptions) -> RenderSettings:
     """
     method, base = options.method, available_base(options.base)
     try:
-        if method == "rife" or (method == "neural" and options.background == "base" and options.base == "rife"):
+        if method == "rife":
             find_rife_weights()
     except WeightsError as error:
         raise ToolError(str(error)) from error
@@ -130,6 +130,6 @@ def choose_settings(options: RenderOptions) -> RenderSettings:
     is_embedded = options.motion == "learned" and options.motion_model is None
     if settings.needs_poses and is_embedded and not EMBEDDED_MOTION.is_dir():
         bring_raw_data()
-    if settings.is_warped and base != options.base:
-        say(f"render: warp works over {base}: {options.base} is not installed here")
+    if settings.needs_poses and base != options.base:
+        say(f"render: {method} works over {base}: {options.base} is not installed here")
     return settings

@@ -303,6 +303,8 @@ def _put_together(job: _Job, plan: ChunkPlan) -> None:
         "height": str(info.height),
         "source_sha256": job.sha256,
     }
+    if job.settings.needs_poses:  # where nobody is seen frames are the base's, whatever is painted over
+        facts["base"] = job.settings.base
     for name in ("key_step", "motion_model", "renderer"):  # paths of this machine
         facts.pop(name, None)
     write_sidecar(target.with_suffix(".parquet"), folders, facts)
