@@ -61,15 +61,28 @@ def check_raw_data() -> None:
 
 
 def bring_raw_data() -> None:
-    """Have data/raw on a fresh clone: the embedded part from the remote in git, an empty place for the user's own."""
+    """Have data/raw on a fresh clone, or after a `git pull` that brought another data.dvc: the embedded part from the
+    remote in git (DVC overwrites nothing that was changed by hand), an empty place for the user's own.
+    """
     given, embedded = ROOT / "data/raw/given", ROOT / "data/raw/embedded"
-    if not embedded.exists():
+    cached = _cached_outputs()
+    if not embedded.exists() or "data/raw/embedded" not in cached:
         say("data: the embedded raw data, from the remote in this repository")
         _run_dvc("pull", "--quiet", "data/raw/embedded")
-    if not given.exists():
-        given.mkdir(parents=True)
-        shutil.copyfile(ROOT / "docs/given.md", given / "README.md")
+    readme = given / "README.md"
+    if not given.exists() or (list(given.iterdir()) == [readme] and "data/raw/given" not in cached):
+        given.mkdir(parents=True, exist_ok=True)
+        readme.unlink(missing_ok=True)  # it may be a link into the cache
+        shutil.copyfile(ROOT / "docs/given.md", readme)
         _run_dvc("commit", "--quiet", "--force", "data.dvc")
+
+
+def _cached_outputs() -> list[str]:
+    """The folders of data.dvc whose list of files DVC's cache has."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        return [path for path, md5 in _hashes_of(DATA_DVC.read_text()).items() if md5 and repo.cache.local.exists(md5)]
 
 
 def report_motions() -> None:
