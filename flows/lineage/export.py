@@ -36,7 +36,12 @@ def export(
         raise LineageError(f"--format {form}: name a {'checkpoint' if form == 'cyclonedx' else 'data folder'}")
     repository = repository or repository_of(lineage)
     if form == "openlineage":
-        from tasks.lineage.openlineage_events import NAMESPACE, make_events, send, to_lines
+        try:
+            from tasks.lineage.openlineage_events import NAMESPACE, make_events, send, to_lines
+        except ModuleNotFoundError as error:
+            raise LineageError(
+                f"--format openlineage: package {error.name} is missing; `make env` installs it"
+            ) from error
 
         found = make_events(lineage, rev, thing, repository=repository, namespace=namespace or NAMESPACE)
         _tell(found.notes)
