@@ -120,9 +120,7 @@ def main() -> None:
 
     batches = math.ceil(args.clips / args.clips_per_batch)
     stages = batches * DVC_STAGES_PER_BATCH
-    print(
-        f"{batches:,} batches of {args.clips_per_batch:,} clips: {stages:,} DVC stages, {batches:,} lines of params.yaml"
-    )
+    print(f"{batches:,} batches of {args.clips_per_batch:,} clips: {stages:,} DVC stages")
     for count in (batches // 4, batches, batches * 4):
         print(
             f"  `dvc repro` with nothing to do at {count * DVC_STAGES_PER_BATCH:>7,} stages: about "
@@ -132,7 +130,8 @@ def main() -> None:
     print(f"  rows in Prefect's database: at most {stages * PREFECT_ROWS_PER_STAGE:,} task runs\n")
 
     print(
-        f"a batch's background stage on {args.workers} workers, 8 a node, {args.node_failures:g} failures a node and hour"
+        f"a batch's background stage on {args.workers} workers, 8 a node, {args.node_failures:g} failures a node"
+        " and hour"
     )
     print(f"{'groups':>8}{'home MB/s':>11}{'hours':>8}{'busy':>7}{'home busy':>11}{'groups lost':>13}")
     items = args.clips_per_batch * math.ceil(args.frames / 24)

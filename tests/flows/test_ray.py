@@ -49,6 +49,7 @@ def set_workers(sandbox: Sandbox, workers: int) -> None:
     sandbox.write("params.yaml", re.sub(r"  workers: \d+", f"  workers: {workers}", text))
 
 
+@pytest.mark.slow  # Ray gives a node 15 s to start, too short on a busy machine
 def test_a_node_that_shares_no_disk_makes_the_same_bytes(project, tmp_path):
     sandbox, expected = project
     with run_cluster(tmp_path, head_cpus=0) as cluster:  # all work is the second node's
