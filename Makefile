@@ -20,7 +20,7 @@ demo: env  ## environment, embedded data, the whole pipeline on real footage, re
 test: env  ## the tests, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not faults" tests
 
-test-all: env  ## with the slow and the fault-injection campaigns
+test-all: env env-ray  ## with the slow and the fault-injection campaigns, Ray among them
 	@$(BIN)/python -m pytest tests
 
 check: env  ## ruff, mypy, links in docs, tools.yaml

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.flows.test_incremental import hash_outputs
+from tests.flows.test_train_motion import make_views, use
 from tests.ray_cluster import Cluster, needs_ray, run_cluster
 from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, write_batch
 
@@ -48,6 +49,7 @@ def set_workers(sandbox: Sandbox, workers: int) -> None:
     sandbox.write("params.yaml", re.sub(r"  workers: \d+", f"  workers: {workers}", text))
 
 
+@pytest.mark.slow  # Ray gives a node 15 s to start, too short on a busy machine
 def test_a_node_that_shares_no_disk_makes_the_same_bytes(project, tmp_path):
     sandbox, expected = project
     with run_cluster(tmp_path, head_cpus=0) as cluster:  # all work is the second node's
@@ -101,6 +103,27 @@ def test_items_of_a_killed_node_are_done_again_and_finished_ones_are_not(project
     assert "are done again" in output
     assert hash_outputs(sandbox) == expected
     assert not first.exists() or first.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_training_over_two_nodes_gives_the_losses_of_one_process(tmp_path):
+    sandbox = copy_project(tmp_path / "project")
+    make_views(sandbox.root / "data", tmp_path / "made")
+    totals = sandbox.root / "metrics/train_motion/plots/metrics/total.tsv"
+
+    def train(processes: int, environment: dict[str, str]) -> list[list[str]]:
+        use(sandbox, num_steps=8, processes=processes)
+        run = Sandbox(sandbox.root, {"INBETWEEN_FRESH": "1", **environment})
+        done = run.run("inbetween", "stage", "train_motion", timeout=900)
+        assert "Traceback" not in done.stderr
+        return [line.split("\t") for line in totals.read_text().splitlines()[1:]]
+
+    one = train(1, {})
+    with run_cluster(tmp_path / "cluster", head_cpus=0) as cluster:  # the second process is on the second node
+        two = train(2, {"INBETWEEN_RUNNER": "ray", "RAY_ADDRESS": cluster.address, **cluster.environment})
+        assert list(cluster.away_cache.glob("files/*/*"))
+    assert [row[0] for row in two] == [row[0] for row in one] == ["4", "8"]
+    assert [float(row[1]) for row in two] == pytest.approx([float(row[1]) for row in one], rel=1e-4)
 
 
 def _wait_for_item(items: Path, before: set[str], run) -> Path:
