@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from flows.lifetime import hold_lock
+from flows.lifetime import hold_lock, stop_process
 from flows.progress import say
 from flows.project import ROOT, STATE
 from tasks.errors import InbetweenError, ParamsError, ToolError
@@ -128,7 +128,7 @@ class Clone:
                     on_line(text)
             return process.wait()
         except BaseException:
-            _stop(process)
+            stop_process(process, STOP_TIMEOUT_S)
             raise
 
     def dvc(self, *words: str, on_line: Callable[[str], None] = say) -> int:
@@ -303,13 +303,3 @@ def _git(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedP
         said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
         raise CommandError(f"git {words[0]}: {hide_credentials(said)}", 1)
     return done
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    for end in (process.terminate, process.kill):
-        end()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-            return
-        except subprocess.TimeoutExpired:
-            continue

@@ -4,11 +4,13 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -102,3 +104,14 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
             say(f"{what}: another run is at it; waiting for it to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def stop_process(process: subprocess.Popen[Any], timeout_s: float) -> None:
+    """End a child of ours: asked first, then killed, with `timeout_s` for each."""
+    for end in (process.terminate, process.kill):
+        end()  # of a process that is over already it does nothing
+        try:
+            process.wait(timeout_s)
+            return
+        except subprocess.TimeoutExpired:
+            continue

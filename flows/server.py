@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.lifetime import end_with_parent
+from flows.lifetime import end_with_parent, stop_process
 from flows.project import STATE
 from tasks.errors import ToolError
 
@@ -53,7 +53,7 @@ def serve_prefect() -> Iterator[str]:
         _wait_until_ready(process, url)
         yield url
     finally:
-        _stop(process)
+        stop_process(process, STOP_TIMEOUT_S)
         os.environ.clear()
         os.environ.update(before)
 
@@ -109,17 +109,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
         else f"gave no answer in {READY_TIMEOUT_S:g} s"
     )
     raise ToolError(f"the Prefect server {how}; {LOG.relative_to(STATE.parent)} says why")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for end in (process.terminate, process.kill):
-        if process.poll() is None:
-            end()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-            return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from flows.lifetime import stop_process
 from flows.progress import say
 from flows.project import ROOT, STATE
 from flows.server import API_URL
@@ -118,7 +119,7 @@ def _keep(name: str, command: Sequence[str], environment: dict[str, str], pass_f
         while process.poll() is None and not stop():
             time.sleep(0.2)
         if stop():
-            _end(process)
+            stop_process(process, STOP_TIMEOUT_S)
             return
         wait_s = 1.0 if time.monotonic() - start > STEADY_S else min(2 * wait_s, MAX_WAIT_S)
         say(f"{name}: ended with {process.returncode}; again in {wait_s:.0f} s")
@@ -136,16 +137,6 @@ def _catch_signals() -> Callable[[], bool]:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return lambda: bool(told)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for end in (process.terminate, process.kill):
-        end()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-            return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _open_log(path: Path) -> int:
