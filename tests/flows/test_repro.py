@@ -174,14 +174,17 @@ def test_stage_waits_where_another_dvc_is_at_it(flow_project):
 
 @needs_footage
 def test_server_that_does_not_come_up_is_one_line(flow_project):
-    database = flow_project.root / ".inbetween/prefect/prefect.db"
-    kept = database.with_suffix(".kept")
-    database.rename(kept)
+    # The whole folder steps aside: a database that is moved without its write-ahead log is a damaged one.
+    home = flow_project.root / ".inbetween/prefect"
+    kept = home.with_name("prefect.kept")
+    home.rename(kept)
     try:
-        database.write_text("not a database, but long enough to be read as the head of one. " * 200)
+        home.mkdir()
+        (home / "prefect.db").write_text("not a database, but long enough to be read as the head of one. " * 200)
         done = flow_project.run("inbetween", "repro", "download@b", "--force", check=False)
     finally:
-        kept.replace(database)
+        shutil.rmtree(home)
+        kept.rename(home)
     assert done.returncode == 2
     assert re.search(r"the Prefect server ended with \d+; \.inbetween/prefect/server\.log says why", done.stderr)
     assert "Traceback" not in done.stderr
