@@ -38,9 +38,10 @@ class File(NamedTuple):
 class Thing:
     """A source, a clip, or what one stage made.
 
-    key: its stage, or what `inbetween lineage upstream` calls it.  of: VIDEO, CLIP or SUBJECT where its items are things
-    of their own.  batch: or mocap subset; "" = none, or several.  chain: PICTURES, MOTION or "".  parent: number of the
-    thing that it is an item of, -1 = none.  facts: upstream's answer about it.  marks: of MARKS -> why, a line each.
+    key: its stage, or what `inbetween lineage upstream` calls it.  of: VIDEO, CLIP or SUBJECT where its items are
+    things of their own.  batch: or mocap subset; "" = none, or several.  chain: PICTURES, MOTION or "".
+    parent: number of the thing that it is an item of, -1 = none.  facts: upstream's answer about it.
+    marks: of MARKS -> why, a line each.
     up: numbers of what it was made from, by the checkpoint through which (-1 = by itself).  down: of what was made from
     it.  Its parent, which holds it, stands in neither.
     """
@@ -386,6 +387,11 @@ class _Edges:
             self.trained[found.stages[id_]] = set((asked.clips or frozenset()) | (asked.subjects or frozenset()))
         self._join_stages(trace)
         self._join_sources(answer)
+        self.holders: dict[int, list[int]] = {}  # item -> what holds it or was trained on it
+        self._touched_from: dict[frozenset[int], frozenset[int]] = {}
+        for number, items in [*self.holds.items(), *self.trained.items()]:
+            for item in items:
+                self.holders.setdefault(item, []).append(number)
         self.order = self._sort()
         self._spread_chains()
 
@@ -513,21 +519,26 @@ class _Edges:
 
     def _touched(self, items: set[int], starts: set[int]) -> frozenset[int]:
         """As downstream searches for items: what holds one, was trained on one, or was made with what was."""
-        touched = dict.fromkeys(starts, False)  # -> whether a checkpoint came between
-        for number in self.order:
-            if number in touched:
-                continue
-            reads = [edge.source for edge in self.into.get(number, []) if edge.source in touched]
-            is_made_with = any(touched[source] or source in self.trained for source in reads)
-            held, trained = self.holds.get(number), self.trained.get(number)
-            if trained is not None:
-                is_touched = is_made_with or bool(items & trained)
-            elif held:
-                is_touched = is_made_with or bool(items & held)
-            else:
-                is_touched = bool(reads)
-            if is_touched:
-                touched[number] = is_made_with
+        first = frozenset(starts.union(*(self.holders.get(item, ()) for item in items)))
+        if first not in self._touched_from:
+            self._touched_from[first] = self._spread(first)
+        return self._touched_from[first]
+
+    def _spread(self, first: frozenset[int]) -> frozenset[int]:
+        touched = dict.fromkeys(first, False)  # -> whether a checkpoint came between
+        waiting = list(first)
+        while waiting:
+            source = waiting.pop()
+            is_passed_on = touched[source] or source in self.trained
+            for edge in self.out_of.get(source, []):
+                reader = edge.reader
+                # What holds items, or was trained on some, does not have these for reading the folder they lie in.
+                has_items = reader in self.trained or reader in self.holds
+                if touched.get(reader, not is_passed_on and has_items) < is_passed_on or (
+                    reader not in touched and not has_items
+                ):
+                    touched[reader] = is_passed_on
+                    waiting.append(reader)
         return frozenset(touched)
 
     def _made_from(self, start: int) -> frozenset[int]:
@@ -542,15 +553,16 @@ class _Edges:
 def _judge(things: list[Thing], answer: Upstream, gaps: Mapping[int, list[str]], has_notes: bool) -> None:
     """Each thing's licences, by the question's own rules; what is alike is judged once."""
     judged: dict[frozenset[int], Licences] = {}
+    recorded = {n: {(m.subset, m.licence): m for m in t.recordings} for n, t in enumerate(things) if t.recordings}
     for number, thing in enumerate(things):
         numbers = frozenset({number}.union(*thing.up.values()))
         if thing.kind == CLIP and thing.parent >= 0:
             numbers = (numbers | {thing.parent}) - {number}
         if numbers not in judged:
             chosen = [things[n] for n in numbers]
-            kinds = {(m.subset, m.licence): m for t in chosen if t.kind == SUBJECT for m in t.recordings}
-            if thing.kind == RAW and thing.of:
-                kinds = {(m.subset, m.licence): m for m in thing.recordings}
+            # Of a subset, the subjects that are meant; of the subset itself, all.
+            subjects = [n for n in numbers if things[n].kind == SUBJECT] or [number]
+            kinds = {key: motion for n in subjects for key, motion in recorded.get(n, {}).items()}
             sources = Upstream(
                 thing=thing.key,
                 revision=answer.revision,
