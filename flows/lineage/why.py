@@ -151,6 +151,21 @@ def explain_stage(lineage: Lineage, stage: str) -> Why:
     return Why(stage, reasons, notes)
 
 
+def explain_all(lineage: Lineage) -> tuple[dict[str, list[str]], list[str]]:
+    """Stage -> why it is due, a line a reason, of all that are; and what stays open.
+
+    Raises: LineageError where dvc.yaml or what it names cannot be read.
+    """
+    state, project = lineage.state(), Project(lineage.git.root, lineage.index.yaml)
+    asked = _Asked(state, project)
+    due = {stage: reasons for stage in project.stages if (reasons := asked.reasons(stage))}
+    lines = {
+        stage: [f"{'' if r.stage == stage else f'{r.stage}: '}{r.kind} {r.what}: {r.detail}" for r in reasons]
+        for stage, reasons in due.items()
+    }
+    return lines, list(dict.fromkeys(asked.open))
+
+
 class _Asked:
     def __init__(self, state: State, project: Project) -> None:
         self.state, self.project = state, project
