@@ -347,7 +347,7 @@
     { selector: ".line", style: {
       "curve-style": "unbundled-bezier", "edge-distances": "endpoints", "source-endpoint": "50% 0%", "target-endpoint": "-50% 0%", "control-point-weights": "data(weights)", "control-point-distances": "data(bends)",
       "width": 1.2, "line-color": palette.line, "target-arrow-shape": "triangle", "target-arrow-color": palette.line, "arrow-scale": 0.7, "events": "no", "z-index-compare": "manual", "z-index": 9 } },
-    { selector: ".dim", style: { "opacity": 0.18 } },
+    { selector: ".dim", style: { "opacity": 0.26 } },
     { selector: ".line.dim", style: { "opacity": 0.25 } },
     { selector: ".line.up", style: { "line-color": palette.up, "target-arrow-color": palette.up, "width": 1.8 } },
     { selector: ".line.down", style: { "line-color": palette.down, "target-arrow-color": palette.down, "width": 1.8, "line-style": "dashed", "line-dash-pattern": [6, 3] } },
@@ -693,16 +693,19 @@
     redraw({ fit: true });
     if (!state.only) reveal(state.selected);
   });
+  const MOST = 500; // drawn at once by "open all": beyond, items stay in their folders
   byId("folders").addEventListener("click", () => {
-    const folders = things.map((_, i) => i).filter((i) => kids[i].length);
-    const close = isPathView() ? folders.some((i) => reps[i] === i && isOpen(i)) : openAll.size > 0;
+    const folders = things.map((_, i) => i).filter((i) => kids[i].length && inView(i));
+    const close = folders.some((i) => reps[i] === i && isOpen(i) && !(isPathView() && things[i].fold));
+    const isMuch = things.filter((thing, i) => !thing.fold && inView(i)).length > MOST;
     for (const i of folders) {
-      if (isPathView()) openPath.set(i, !close);
-      else if (close) openAll.delete(i);
-      else openAll.add(i);
+      const open = !close && (!isMuch || Boolean(things[i].fold));
+      if (isPathView()) openPath.set(i, open);
+      else if (open) openAll.add(i);
+      else openAll.delete(i);
     }
     redraw({ fit: true });
-    say(close ? "All folders closed" : "All folders open");
+    say(close ? "All folders closed" : isMuch ? "Folds open; open a folder by itself to see its items" : "All folders open");
   });
 
   new ResizeObserver(() => cy.resize()).observe(byId("canvas"));

@@ -367,7 +367,12 @@ def _list_stage(stage: StageFacts, overview: Overview, number: int) -> Iterable[
 
 
 def _list_parents(thing: Thing) -> list[list[str]]:
-    """The licences that decide: those that are not simply yes."""
-    parents = thing.licences.parents if thing.licences else []
-    rows = [[p.verdict, f"{p.kind} {p.name}", p.licence, p.duty] for p in parents if p.verdict != YES]
-    return rows[:12]
+    """The licences that decide, those that are not simply yes: verdict, whose, licence, duty."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for parent in thing.licences.parents if thing.licences else []:
+        if parent.verdict != YES:
+            alike.setdefault((parent.verdict, parent.kind, parent.licence, parent.duty), []).append(parent.name)
+    return [
+        [verdict, f"{kind} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}", licence, duty]
+        for (verdict, kind, licence, duty), names in alike.items()
+    ]
