@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.lineage import INDEX, open_lineage
-from flows.lineage.why import explain_all
+from flows.lineage.survey import survey
 from flows.progress import Progress, say
 from flows.project import ROOT, STATE
 from tasks.lineage.errors import LineageError
 from tasks.lineage.lineage import Lineage
-from tasks.lineage.overview import CLIP, Overview, look_over
-from tasks.lineage.withdrawal import read_marks
+from tasks.lineage.overview import CLIP, WITHDRAWN, Overview
 
 if TYPE_CHECKING:
     from tasks.lineage.thumbnails import Thumbnail
@@ -51,27 +50,12 @@ def write_page(
     )
 
 
-def survey(lineage: Lineage, rev: str | None = None) -> Overview:
-    """The overview with what is withdrawn, and of the work tree what is due. Raises: LineageError."""
-    withdrawn = {(video.batch, video.video): row for video, row in read_marks(lineage.git.root).items()}
-    due: dict[str, list[str]] = {}
-    notes: list[str] = []
-    if rev is None:
-        try:
-            due, notes = explain_all(lineage)
-        except LineageError as error:
-            notes = [f"which stages are due stays open: {error}"]
-    overview = look_over(lineage, rev, due=due, withdrawn=withdrawn)
-    overview.open += [line for line in notes if line not in overview.open]
-    return overview
-
-
 def _draw_pictures(lineage: Lineage, overview: Overview, budget: int) -> dict[int, "Thumbnail"]:
     from tasks.lineage.thumbnails import draw_thumbnails
 
     tables = {}
     for number, thing in enumerate(overview.things):
-        if thing.kind == CLIP and "withdrawn" not in thing.marks:
+        if thing.kind == CLIP and WITHDRAWN not in thing.marks:
             own = (file for file in thing.files if file.stage == thing.parent)
             places = (lineage.places.find(file.md5) for file in own if file.path.endswith(".parquet"))
             if place := next(filter(None, places), None):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tasks.lineage.coverage import Coverage, find_gaps
 from tasks.lineage.graph import RAW_DATA, Artefact, Folder, Graph, State, batch_of
 from tasks.lineage.joining import is_made
-from tasks.lineage.licences import NO, UNKNOWN, Licences, judge_sources
+from tasks.lineage.licences import NO, OWN_DATA, OWN_LICENCE, UNKNOWN, Licences, judge_sources
 from tasks.lineage.lineage import Lineage
 from tasks.lineage.lock import Entry, FileRef
 from tasks.lineage.upstream import ALL, ClipFacts, MotionFacts, RawFacts, StageFacts, Upstream, VideoFacts, Walk, Wanted
@@ -604,6 +604,12 @@ def _mark(things: list[Thing], coverage: Coverage, due: Mapping[str, list[str]],
                 things[number].marks.setdefault(WITHDRAWN, []).append(f"is of {thing.batch}/{thing.name}, withdrawn")
     for thing in things:
         thing.marks = {mark: thing.marks[mark] for mark in MARKS if mark in thing.marks}
+
+
+def licence_of(raw: RawFacts) -> str:
+    """Of raw data, as the question of licences takes it."""
+    own = OWN_LICENCE if raw.path.startswith(f"{OWN_DATA}/") else "not told"
+    return ", ".join(raw.licences) or own
 
 
 def _only(values: Iterable[str]) -> str:

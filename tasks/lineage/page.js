@@ -140,6 +140,8 @@
   const isPathView = () => state.path !== null && state.only;
 
   const haystacks = [];
+  const isHash = (text) => /^[0-9a-f]{32,64}(\.dir)?$/.test(text);
+  /** Its words, and its hashes apart: a word of letters a to f is no hash. */
   const haystack = (i) => {
     if (haystacks[i] === undefined) {
       const thing = things[i];
@@ -147,7 +149,8 @@
       words.push(...(thing.facts || []).map(([, value]) => value));
       words.push(...(thing.files || []).flatMap(([, path, md5]) => [path, md5]));
       words.push(...(thing.outs || []).flatMap(([path, md5]) => [path, md5]));
-      haystacks[i] = words.join("\n").toLowerCase();
+      const join = (list) => list.join("\n").toLowerCase();
+      haystacks[i] = { words: join(words.filter((word) => !isHash(word))), hashes: join(words.filter(isHash)) };
     }
     return haystacks[i];
   };
@@ -158,7 +161,8 @@
   }
   function matches(i) {
     if (!passes(i)) return false;
-    return state.query.toLowerCase().split(/\s+/).every((word) => haystack(i).includes(word));
+    const { words, hashes } = haystack(i);
+    return state.query.toLowerCase().split(/\s+/).every((word) => words.includes(word) || (/^[0-9a-f]{6,}/.test(word) && hashes.includes(word)));
   }
 
   // ---- the picture

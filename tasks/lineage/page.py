@@ -34,6 +34,7 @@ from tasks.lineage.overview import (
     VIDEO,
     Overview,
     Thing,
+    licence_of,
 )
 from tasks.lineage.thumbnails import Thumbnail
 from tasks.lineage.upstream import ClipFacts, RawFacts, StageFacts, VideoFacts
@@ -317,7 +318,7 @@ def _list_facts(thing: Thing, overview: Overview, number: int) -> Iterable[list[
             yield from ([label, value] for label, value in [("Video", ", ".join(videos)), *rows] if value)
         case RawFacts() as raw:
             yield ["What", raw.kind]
-            yield ["Licence", ", ".join(raw.licences) or "not told"]
+            yield ["Licence", licence_of(raw)]
             yield ["Files", str(raw.num_files)]
             yield ["md5 of the whole", raw.md5]
         case StageFacts() as stage:
