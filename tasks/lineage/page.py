@@ -232,8 +232,8 @@ def _place_in_bands(things: list[Thing]) -> tuple[list[tuple[str, str, str]], li
     batches = sorted({thing.batch for thing in things if thing.chain == PICTURES and thing.batch})
     is_each = len(batches) <= MAX_BANDS
     bands = [(PICTURES, batch, batch) for batch in batches] if is_each else []
-    if not is_each or any(t.chain == PICTURES and not t.batch for t in things):
-        bands.append((PICTURES, "", "pictures" if is_each else f"pictures, {len(batches)} batches"))
+    if not is_each:
+        bands.append((PICTURES, "", f"pictures, {len(batches)} batches"))
     if any(thing.chain == MOTION for thing in things):
         bands.append((MOTION, "", "motion"))
     places = {(chain, batch): number for number, (chain, batch, _) in enumerate(bands)}
