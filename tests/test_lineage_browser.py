@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from flows.lineage import open_lineage
 from flows.lineage.page import write_page
 from tasks.tables import CLIP_SCHEMA, encode_png, picture_column, write_table
 from tests.lineage_project import small_project
@@ -57,7 +58,7 @@ def page_url(tmp_path_factory):
     params = root / "params.yaml"
     params.write_text(params.read_text().replace("crf: 16", "crf: 18"))
     out = root / "page.html"
-    write_page(out, root=root, index=root / ".inbetween/lineage.sqlite")
+    write_page(out, lineage=open_lineage(root, root / ".inbetween/lineage.sqlite"))
     return out.as_uri()
 
 

@@ -145,6 +145,9 @@ def page(
 
     It needs no server and no network, and can be sent to somebody: it holds small pictures of the clips.
     """
+    import gc
+
     from flows.lineage.page import write_page
 
+    gc.disable()  # as in _answer
     write_page(out, rev, pictures_mb=pictures)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.lineage import INDEX, open_lineage
+from flows.lineage import open_lineage
 from flows.lineage.survey import survey
 from flows.progress import Progress, say
 from flows.project import ROOT, STATE
@@ -16,28 +16,26 @@ if TYPE_CHECKING:
     from tasks.lineage.thumbnails import Thumbnail
 
 PAGE = "lineage.html"
-LIBRARY = ROOT / "third_party/cytoscape/cytoscape.min.js"
+LIBRARY = Path(__file__).resolve().parents[2] / "third_party/cytoscape/cytoscape.min.js"
 _WRITTEN = "pages.txt"  # in .inbetween: where pages were written, a path a line: a withdrawal removes them
 
 
-def write_page(
-    out: Path, rev: str | None = None, *, pictures_mb: float = 1.5, root: Path = ROOT, index: Path = INDEX
-) -> None:
+def write_page(out: Path, rev: str | None = None, *, pictures_mb: float = 1.5, lineage: Lineage | None = None) -> None:
     """Build the page of a revision (None = the work tree) and write it.
 
-    Args: pictures_mb: of all clips' pictures together, at most; 0 = none.
+    Args: pictures_mb: of all clips' pictures together, at most; 0 = none.  lineage: of another clone than this.
     Raises: LineageError for an unknown revision, or a place that cannot be written.
     """
     from tasks.lineage.page import make_page
 
-    lineage = open_lineage(root, index)
+    lineage = lineage or open_lineage()
     overview = survey(lineage, rev)
     pictures = _draw_pictures(lineage, overview, round(pictures_mb * 1e6)) if pictures_mb else {}
     text = make_page(overview, pictures, LIBRARY)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if pictures:
-            _remember(out.resolve(), root)
+            _remember(out.resolve(), lineage.git.root)
         temporary = out.with_name(f".{out.name}.tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(out)

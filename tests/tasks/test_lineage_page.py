@@ -204,7 +204,7 @@ def test_a_clip_without_a_picture_to_be_read_has_none(tmp_path):
 def test_pages_are_written_whole_and_a_withdrawal_removes_them(pipeline, tmp_path, overview):
     root = pipeline.project.root
     index = root / ".inbetween/lineage.sqlite"
-    write_page(root / PAGE, root=root, index=index)
+    write_page(root / PAGE, lineage=open_lineage(root, index))
     number = next(n for n, thing in enumerate(overview.things) if thing.kind == CLIP)
     shown = make_page(overview, {number: Thumbnail(b"jpeg", 10, 20)}, LIBRARY)
     assert '"size":[10,20]' in shown
@@ -223,4 +223,4 @@ def test_a_place_that_cannot_be_written_is_one_line(pipeline, tmp_path):
     root = pipeline.project.root
     (tmp_path / "file").write_text("")
     with pytest.raises(LineageError, match=r"page\.html: cannot be written .*; name another place"):
-        write_page(tmp_path / "file/page.html", root=root, index=root / ".inbetween/lineage.sqlite")
+        write_page(tmp_path / "file/page.html", lineage=open_lineage(root, root / ".inbetween/lineage.sqlite"))
