@@ -159,10 +159,13 @@ def explain_all(lineage: Lineage) -> tuple[dict[str, list[str]], list[str]]:
     state, project = lineage.state(), Project(lineage.git.root, lineage.index.yaml)
     asked = _Asked(state, project)
     due = {stage: reasons for stage in project.stages if (reasons := asked.reasons(stage))}
-    lines = {
-        stage: [f"{'' if r.stage == stage else f'{r.stage}: '}{r.kind} {r.what}: {r.detail}" for r in reasons]
-        for stage, reasons in due.items()
-    }
+    lines = {}
+    for stage, reasons in due.items():
+        lines[stage] = [f"{r.kind} {r.what}: {r.detail}" for r in reasons if r.stage == stage]
+        before = list(dict.fromkeys(r.stage for r in reasons if r.stage != stage))
+        if before:
+            more = f" and {len(before) - 4} more" if before[4:] else ""
+            lines[stage].append(f"after {', '.join(before[:4])}{more}, due before it")
     return lines, list(dict.fromkeys(asked.open))
 
 

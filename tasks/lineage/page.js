@@ -167,7 +167,7 @@
 
   // ---- the picture
 
-  const W = 146, H = 50, GAP_X = 38, GAP_Y = 10, PAD = 9, HEAD = 28, BAND_GAP = 24, PER_COLUMN = 14, FONT = 14;
+  const W = 152, H = 54, GAP_X = 38, GAP_Y = 10, PAD = 9, HEAD = 28, BAND_GAP = 24, PER_COLUMN = 14, FONT = 15;
   const FAMILY = 'ui-sans-serif, system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
   let reps = []; // thing -> the thing that it is drawn as, -1 = it is not
   let places = new Map(); // drawn thing -> its box
@@ -183,7 +183,7 @@
   }
 
   function measure(i) {
-    if (!isOpen(i)) return { i, w: W, h: marksOf(i).length && subOf(i) ? H + 16 : H, parts: null };
+    if (!isOpen(i)) return { i, w: W, h: marksOf(i).length && subOf(i) ? H + 19 : H, parts: null };
     const parts = viewKids(i).map(measure);
     const number = Math.ceil(parts.length / PER_COLUMN), rows = Math.ceil(parts.length / number);
     let x = PAD, height = 0;
@@ -275,14 +275,14 @@
     const images = isBox ? [] : [picture || iconUri(iconKind(thing), palette.kinds[kinds.indexOf(iconKind(thing))])];
     if (pills) images.push(pills.uri);
     const pillsX = lines[1] ? 8 : inset;
-    const pillsW = pills ? Math.min(pills.width, box.w - pillsX - 4) : 0, pillsH = pills ? (14 * pillsW) / pills.width : 0;
+    const pillsW = pills ? Math.min(pills.width * 1.15, box.w - pillsX - 4) : 0, pillsH = pills ? (14 * pillsW) / pills.width : 0;
     return {
       group: "nodes",
       classes: `thing${isBox ? " box" : ""}${kids[i].length && !isBox ? " shut" : ""} ${list.map((mark) => `mark-${marks[mark].replace(" ", "-")}`).join(" ")}`,
       data: {
         id: `n${i}`, i, label: lines.filter(Boolean).map((line) => shorten(line, room, isBox ? 13 : FONT, isBox ? 600 : 400)).join("\n"), width: box.w, height: box.h, colour: palette.kinds[thing.kind], depth,
-        shift: isBox ? 0 : inset - box.w, drop: pills ? -9 : 0, images,
-        xs: [picture ? "6px" : "8px", `${pillsX}px`].slice(0, images.length), ys: [`${(box.h - iconH) / 2 + (pills && lines[1] ? -9 : 0)}px`, `${box.h - 20}px`].slice(0, images.length),
+        shift: isBox ? 0 : inset - box.w, drop: pills ? -11 : 0, images,
+        xs: [picture ? "6px" : "8px", `${pillsX}px`].slice(0, images.length), ys: [`${(box.h - iconH) / 2 + (pills && lines[1] ? -11 : 0)}px`, `${box.h - 22}px`].slice(0, images.length),
         ws: [`${iconW}px`, `${pillsW}px`].slice(0, images.length), hs: [`${iconH}px`, `${pillsH}px`].slice(0, images.length),
       },
       position,
@@ -399,15 +399,15 @@
       });
     });
   }
+  /** Everything on the screen, above the buttons; of much, the upper left corner at a size that can be read. */
   function showAll() {
     cy.resize();
-    cy.fit(undefined, 18);
-    const least = 0.42;
-    if (cy.zoom() > 1.15) { cy.zoom(1.15); cy.center(); }
-    else if (cy.zoom() < least && !isPathView()) {
-      const box = cy.elements().boundingBox();
-      cy.viewport({ zoom: least, pan: { x: 18 - box.x1 * least, y: 18 - box.y1 * least } });
-    }
+    const box = cy.elements().boundingBox();
+    const side = 16, below = 52, width = cy.width() - 2 * side, height = cy.height() - side - below;
+    const whole = Math.min(1.15, width / box.w, height / box.h);
+    const zoom = isPathView() ? whole : Math.max(0.42, whole);
+    const middle = (room, length) => Math.max(0, (room - length * zoom) / 2);
+    cy.viewport({ zoom, pan: { x: side + middle(width, box.w) - box.x1 * zoom, y: side + middle(height, box.h) - box.y1 * zoom } });
   }
   function reveal(i) {
     const rep = reps[i];
