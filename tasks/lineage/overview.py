@@ -170,6 +170,7 @@ class _Trace(Walk):
         self.trained: dict[int, Wanted] = {}  # entry of a checkpoint -> what it was trained on
         self._at: int | None = None
         self._is_inside = False
+        self._known: dict[tuple[str, str], Wanted] = {}
 
     def take_all_steps(self) -> None:
         done: set[int] = set()
@@ -201,6 +202,13 @@ class _Trace(Walk):
             self.trained[id_] = wanted
         super().visit(id_, wanted, entry.stage)
 
+    def _trained_on(self, artefact: Artefact, role: str) -> Wanted:
+        """Once a checkpoint: a hundred renders may be made with one of a hundred thousand recordings."""
+        key = (artefact.out.path, artefact.out.md5)
+        if key not in self._known:
+            self._known[key] = super()._trained_on(artefact, role)
+        return self._known[key]
+
     def note(self, line: str, *, is_gap: bool = False) -> None:
         super().note(line, is_gap=is_gap)
         if is_gap and self._at is not None:
@@ -224,6 +232,7 @@ class _Things:
         self.holds: dict[int, set[int]] = {}
         self.video_of: dict[int, int] = {}
         self._subject_of: dict[int, int] = {}  # a motion's number in the index -> number
+        self._subjects_of: dict[frozenset[int], frozenset[int]] = {}
         self._add_sources(answer)
         self._add_stages(trace.done, answer)
         self._add_items(answer)
@@ -335,7 +344,9 @@ class _Things:
             keys = (f"clip:{batch}/{clip}" for batch, clip in wanted.clips)
             clips = frozenset(self.by_key[key] for key in keys if key in self.by_key)
         if wanted.motions is not None:
-            subjects = self.subjects(wanted.motions)
+            if wanted.motions not in self._subjects_of:
+                self._subjects_of[wanted.motions] = self.subjects(wanted.motions)
+            subjects = self._subjects_of[wanted.motions]
         return Asked(clips, subjects)
 
 
