@@ -620,7 +620,7 @@ def _mark(things: list[Thing], coverage: Coverage, due: Mapping[str, list[str]],
 def licence_of(raw: RawFacts) -> str:
     """Of raw data, as the question of licences takes it."""
     own = OWN_LICENCE if raw.path.startswith(f"{OWN_DATA}/") else "not told"
-    return ", ".join(raw.licences) or own
+    return ", ".join(licence or "not told" for licence in raw.licences) or own
 
 
 def _only(values: Iterable[str]) -> str:
