@@ -270,6 +270,21 @@ def test_a_folder_opens_and_closes(page):
     assert "subject:walks/set/kim" not in drawn(page)
 
 
+def test_all_folders_open_and_close_at_once_in_a_path_too(page):
+    button = page.get_by_role("button", name="Open or close all")
+    button.click()
+    assert {"subject:walks/set/kim", "subject:jumps/set/mo", "clip:two/b1"} <= drawn(page)
+    button.click()
+    assert not {"subject:walks/set/kim", "clip:two/b1"} & drawn(page)
+    click(page, "render@moved")
+    assert {"subject:walks/set/kim", "clip:one/a3"} <= drawn(page)
+    button.click()
+    assert not {"subject:walks/set/kim", "clip:one/a3"} & drawn(page)
+    button.click()
+    assert {"subject:walks/set/kim", "clip:one/a3"} <= drawn(page)
+    assert "subject:jumps/set/mo" not in drawn(page)
+
+
 def test_an_address_with_a_thing_opens_its_path(browser, page_url):
     page = browser.new_page()
     page.goto(f"{page_url}#data/models/motion")
