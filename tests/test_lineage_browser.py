@@ -91,7 +91,13 @@ def page(browser, page_url):
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [page_url]
 
 
+def settle(page) -> None:
+    """The page answers in the next frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def rows(page) -> list[str]:
+    settle(page)
     return page.locator("#rows tr[data-i] b").all_inner_texts()
 
 
@@ -149,6 +155,7 @@ def test_what_is_not_on_the_path_stays_dim_where_everything_is_shown(page):
 def test_search_finds_by_name_title_licence_and_hash(page):
     search = page.get_by_label("Search")
     search.fill("a3")
+    settle(page)
     expect(page.locator("#status")).to_have_text(re.compile(r"1 of \d\d things"))
     assert rows(page) == ["a3"]
     assert "dim" in classes(page, "render@plain")
@@ -169,6 +176,7 @@ def test_search_finds_by_name_title_licence_and_hash(page):
 
 def test_what_comes_from_catalogues_is_text(page):
     page.get_by_label("Search").fill("a-test")
+    settle(page)
     page.locator("#rows tr[data-i]", has_text="video").first.click()
     expect(page.locator("#card")).to_contain_text(TITLE)
     expect(page.locator("#card a")).to_have_attribute("href", "https://www.youtube.com/watch?v=onea-test")
@@ -192,6 +200,7 @@ def test_marks_are_told_by_words_and_shape_beside_colour(page):
     page.locator("#marks button", has_text="stale").click()
     assert {"plain", "painted", "moved"} <= set(rows(page))
     page.get_by_label("Search").fill("plain render")
+    settle(page)
     expect(page.locator("#rows .pill.m1").first).to_have_text("stale")
     assert page.locator("#rows .pill.m1").first.evaluate("(e) => getComputedStyle(e).borderStyle") == "dashed"
     assert "mark-stale" in classes(page, "render@plain")
@@ -212,6 +221,7 @@ def test_the_table_works_by_keyboard(page):
     page.keyboard.type("batch-that-is-not")
     page.keyboard.press("Escape")
     page.keyboard.type("render")
+    settle(page)
     page.keyboard.press("ArrowDown")
     first = page.evaluate("document.activeElement.dataset.i")
     page.keyboard.press("ArrowDown")
