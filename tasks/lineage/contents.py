@@ -108,7 +108,7 @@ def _read_table(file: Path) -> Content:
         with pq.ParquetFile(file) as table:
             facts = json.loads((table.metadata.metadata or {}).get(b"inbetween", b"{}"))
             if set(_SEQUENCE_COLUMNS) <= set(table.schema_arrow.names):
-                columns = table.read(columns=list(_SEQUENCE_COLUMNS))
+                columns = table.read(columns=list(_SEQUENCE_COLUMNS), use_threads=False)  # small: threads cost more
                 rows = zip(*(columns[name].to_pylist() for name in _SEQUENCE_COLUMNS), strict=True)
                 return Content("motions", facts, sequences=_distinct(Sequence(*row) for row in rows))
     except pa.ArrowException as error:

@@ -1,5 +1,6 @@
 """Coverage: outputs that nobody is recorded to have made, and sources without a licence, a hash or a date."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tasks.lineage.graph import Graph, State
@@ -26,8 +27,8 @@ class Coverage:
     open: list[str]
 
 
-def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
-    """Args: sources: what everything of the revision was made from."""
+def find_gaps(graph: Graph, state: State, sources: Upstream, motions: Collection[int]) -> Coverage:
+    """Args: sources: what everything of the revision was made from.  motions: the recordings of it, by number."""
     gaps = []
     runs = graph.runs_of(state.entries.values())
     for stage, entry in state.entries.items():
@@ -41,11 +42,9 @@ def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
         for kind, value in (("no licence", video.licence), ("no hash", video.sha256), ("no date", video.retrieved)):
             if not value:
                 gaps.append(Gap(kind, f"video {name}", video.source or "no source"))
-    for motion in sources.motions:
-        name = f"motion {motion.subset}/{motion.subject}/{motion.sequence}"
-        for kind, value in (("no licence", motion.licence), ("no hash", motion.source_sha256)):
-            if not value:
-                gaps.append(Gap(kind, name, motion.file or ""))
+    for kind, column in (("no licence", "licence"), ("no hash", "source_sha256")):
+        for motion in state.index.sequences(sorted(state.index.motions.without(column).intersection(motions))):
+            gaps.append(Gap(kind, f"motion {motion.subset}/{motion.subject}/{motion.sequence}", ""))
     for path, (_, out) in state.outs.items():
         if path.startswith("data/models/"):
             member, content = graph.provenance(out.md5)
@@ -62,7 +61,7 @@ def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
         path for md5, path in state.index.missing.items() if any(out.md5 == md5 for _, out in state.outs.values())
     ]
     gaps += [Gap("not readable", path, "the list of its files is in no place") for path in missing]
-    num_sources = len(sources.videos) + len(sources.motions) + len(sources.raw)
+    num_sources = len(sources.videos) + len(motions) + len(sources.raw)
     return Coverage(state.revision.name, gaps, len(state.outs), num_sources, sources.open)
 
 

@@ -114,6 +114,10 @@ class Graph:
     def entries(self) -> dict[int, Entry]:
         return self.index.entries(sorted({entry for entries in self.locks.values() for entry in entries}))
 
+    def entry(self, id_: int) -> Entry:
+        """One of them, without reading the others."""
+        return self.index.entries([id_])[id_]
+
     @cached_property
     def makers(self) -> dict[tuple[str, str], list[int]]:
         """(path, md5) of an output -> the entries that made it, oldest first."""
@@ -125,9 +129,11 @@ class Graph:
 
     def artefacts(self, state: State, dep: FileRef) -> tuple[list[Artefact], str]:
         """What a path read by a stage is, and what stays open about it ("" = nothing)."""
-        if maker := self._maker(state, dep.path, dep.md5):
-            return [Artefact(dep, maker)], ""
         joined = self.index.joined(dep.path, dep.md5)
+        # What is joined to the byte needs no look at the other revisions' entries.
+        is_sure = joined is not None and not joined.problem and dep.path not in state.outs
+        if not is_sure and (maker := self._maker(state, dep.path, dep.md5)):
+            return [Artefact(dep, maker)], ""
         if joined is None:
             return [], f"{dep.path} with md5 {dep.md5[:8]}: where it comes from stays open"
         parts = [
@@ -139,6 +145,8 @@ class Graph:
         """The entry that made these bytes: this revision's where it did, else the newest that did."""
         if (found := state.outs.get(path)) and found[1].md5 == md5:
             return state.ids[found[0]]
+        if path.startswith(RAW_DATA):
+            return None
         return self.makers.get((path, md5), [None])[-1]
 
     def folder(self, out: FileRef, batch: str) -> Folder | None:
@@ -152,26 +160,26 @@ class Graph:
         members = self.index.members(out.md5)
         if members is None:
             return None
-        facts = self.index.facts(member.md5 for member in members if member.name.endswith(".parquet"))
+        kinds = self.index.kinds(member.md5 for member in members if member.name.endswith(".parquet"))
         folder = Folder(members, {}, {}, None, [])
         names: dict[str, tuple[str, str]] = {}
         for member in members:
             name = member.name.removesuffix(".parquet")
             if name == member.name:
                 continue
-            content = facts.get(member.md5)
-            if content and content.kind == "motions":
+            kind, own_batch, clip = kinds.get(member.md5, ("", None, None))
+            if kind == "motions":
                 folder.motions[member.name] = self.index.sequence_ids(member.md5)
-            elif content and "clip" in content.facts:
-                names[name] = (content.facts.get("batch", batch), content.facts["clip"])
-            elif "/" not in name and not (content and content.kind == "table"):
+            elif clip is not None:
+                names[name] = (own_batch or batch, clip)
+            elif "/" not in name and kind != "table":
                 folder.by_name.append(member)
                 names[name] = (batch, name)
         if folder.motions or out.path.startswith((RAW_DATA, "data/joints/", "data/views/")):
             names = {}
         for member in members:  # a film stands beside its table
-            if clip := names.get(member.name.rpartition(".")[0]):
-                folder.clips.setdefault(clip, []).append(member)
+            if held := names.get(member.name.rpartition(".")[0]):
+                folder.clips.setdefault(held, []).append(member)
         provenance = next((member for member in members if member.name == PROVENANCE), None)
         return folder._replace(provenance=provenance)
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from tasks.lineage.catalogues import frames_of
 from tasks.lineage.graph import State
-from tasks.lineage.upstream import MotionFacts, Upstream
+from tasks.lineage.index import Index
+from tasks.lineage.upstream import Upstream
 
 PUBLISHED_KEY_STEP = 2  # of a test list that says nothing else: every other frame is a key
 
@@ -100,10 +101,10 @@ def compare_sides(
     return leaks, counts
 
 
-def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
+def find_leaks(state: State, models: Mapping[str, tuple[Upstream, Iterable[int]]]) -> Leaks:
     """The leaks of every catalogue, and of every model between what it was trained on and all that is tested on.
 
-    Args: models: checkpoint -> what it was made from.
+    Args: models: checkpoint -> what it was made from, and its recordings by their numbers in the index.
     """
     shots = _shots(state)
     used = {path.split("/")[1] for path in state.outs if path.endswith("/clips")}
@@ -116,9 +117,9 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
         leaks += found
     tested = [shot for batch in sorted(used) for split, shot in shots.get(batch, {}).values() if split == "test"]
     frames = FramesByVideo(tested)
-    motions = MotionNames(_tested_motions(state))
+    tested_motions = _tested_motions(state)
     open_: dict[str, None] = {}
-    for path, upstream in models.items():
+    for path, (upstream, motions) in models.items():
         open_ |= dict.fromkeys(upstream.open)
         trained = [
             shots[video.batch][clip.clip][1]
@@ -129,7 +130,7 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
         if trained:
             found, counts[path] = compare_sides(path, trained, tested, frames)
             leaks += found
-        leaks += _motion_leaks(path, upstream.motions, motions)
+        leaks += _motion_leaks(state.index, path, motions, tested_motions)
     return Leaks(state.revision.name, leaks, counts, list(open_))
 
 
@@ -160,7 +161,7 @@ def _shots(state: State) -> dict[str, dict[str, tuple[str, Shot]]]:
     return found
 
 
-def _tested_motions(state: State) -> list[MotionFacts]:
+def _tested_motions(state: State) -> frozenset[int]:
     """The motions of the subsets that stand on the test side."""
     splits: dict[str, str] = {}
     for entry in state.entries.values():
@@ -170,29 +171,19 @@ def _tested_motions(state: State) -> list[MotionFacts]:
             mocap = values.get("mocap")
             if isinstance(mocap, dict):
                 splits |= {name: str(facts.get("split")) for name, facts in mocap.items() if isinstance(facts, dict)}
-    found = []
+    found: set[int] = set()
     for path, (_, out) in state.outs.items():
         if path.startswith("data/views/") and splits.get(path.split("/")[2]) == "test":
             for member in state.index.members(out.md5) or []:
-                ids = state.index.sequence_ids(member.md5)
-                found += [MotionFacts(*sequence) for sequence in state.index.sequences(ids)]
-    return found
+                found.update(state.index.sequence_ids(member.md5))
+    return frozenset(found)
 
 
-class MotionNames:
-    """The test side's motions, by what tells that one is the same."""
-
-    def __init__(self, test: list[MotionFacts]) -> None:
-        self.names = {(m.subject, m.sequence) for m in test}
-        self.hashes = {m.source_sha256 for m in test}
-        self.subjects = {m.subject for m in test}
-
-
-def _motion_leaks(where: str, train: list[MotionFacts], test: MotionNames) -> list[Leak]:
-    leaks = [
-        Leak(where, "motion", f"{motion.subject}/{motion.sequence}")
-        for motion in train
-        if motion.source_sha256 in test.hashes or (motion.subject, motion.sequence) in test.names
-    ]
-    both = {m.subject for m in train} & test.subjects
-    return leaks + [Leak(where, "motion subject", subject) for subject in sorted(both)]
+def _motion_leaks(index: Index, where: str, train: Iterable[int], test: frozenset[int]) -> list[Leak]:
+    trained = sorted(train)
+    if not (trained and test):
+        return []
+    both = index.sequences(index.motions.shared(trained, test))
+    leaks = [Leak(where, "motion", f"{motion.subject}/{motion.sequence}") for motion in both]
+    subjects = index.motions.subjects_of(trained) & index.motions.subjects_of(test)
+    return leaks + [Leak(where, "motion subject", subject) for subject in sorted(subjects)]
