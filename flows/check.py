@@ -11,6 +11,7 @@ from flows.project import ROOT
 from flows.tools import check_tools
 from tasks.catalog import read_catalog
 from tasks.errors import ParamsError
+from tasks.lineage.marks import Candidate, refuse_withdrawn
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -70,4 +71,6 @@ def check_everything_named(root: Path) -> None:
             raise ParamsError(
                 f"params.yaml: batches.{batch}: there is no folder catalog/{batch}; add it, or drop the batch"
             )
-        read_catalog(root, batch, needs_clips=False)  # stage split asks for them
+        catalog = read_catalog(root, batch, needs_clips=False)  # stage split asks for them
+        rows = catalog.videos.values()
+        refuse_withdrawn(root, batch, [Candidate(row.video, row.source, row.sha256 or "") for row in rows])
