@@ -62,9 +62,9 @@ def describe_withdrawn(root: Path, batch: str, videos: Iterable[Candidate]) -> l
                 row = marks[found]
                 when, why = row.get("withdrawn") or "an unknown date", row.get("reason") or "no reason given"
                 lines.append(
-                    f"catalog/{batch}/videos.csv: {video.video}: {what} was withdrawn on {when} as {found} ({why}); leave"
-                    f" it out, or, if it may come back, delete its rows in catalog/{found.batch}/{MARKS} and {WITHDRAWN}"
-                    " first"
+                    f"catalog/{batch}/videos.csv: {video.video}: {what} was withdrawn on {when} as {found} ({why});"
+                    f" leave it out, or, if it may come back, delete its rows in catalog/{found.batch}/{MARKS} and"
+                    f" {WITHDRAWN} first"
                 )
                 break
     return lines
