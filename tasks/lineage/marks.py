@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
 
 def read_marks(root: Path) -> dict[VideoName, dict[str, str]]:
     """The rows of every catalog/B/withdrawn.csv. Raises: CatalogError naming a file with a row that is none."""
-    found = {}
+    found: dict[VideoName, dict[str, str]] = {}
     for path in sorted(root.glob(f"catalog/*/{MARKS}")):
         rows, problem = parse_catalogue(path.read_text(encoding="utf-8-sig"))
         if problem:
