@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tasks.lineage.graph import Graph, State
-from tasks.lineage.upstream import Upstream, licences_of
+from tasks.lineage.index import LICENCES
+from tasks.lineage.upstream import Upstream
 
 
 @dataclass
@@ -52,19 +53,13 @@ def find_gaps(graph: Graph, state: State, sources: Upstream, motions: Collection
                 gaps.append(Gap("no provenance", path, "provenance.json is missing or in no place to be read"))
     for raw in sources.raw:
         if raw.kind == "weights":
-            content = graph.provenance(raw.md5, _below(state, raw.path))[1]
-            if content is None or not licences_of(content):
-                gaps.append(Gap("no licence", raw.path, "weights without a provenance.json that names one"))
-        elif raw.path.startswith("data/raw/given"):
-            gaps.append(Gap("no licence", raw.path, "given data names none"))
+            if not all(raw.licences or [""]):
+                gaps.append(Gap("no licence", raw.path, f"neither a provenance.json nor {LICENCES} names one"))
+        elif raw.path.startswith("data/raw/given") and not all(raw.licences or [""]):
+            gaps.append(Gap("no licence", raw.path, f"given data tells none: write it into {LICENCES}"))
     missing = [
         path for md5, path in state.index.missing.items() if any(out.md5 == md5 for _, out in state.outs.values())
     ]
     gaps += [Gap("not readable", path, "the list of its files is in no place") for path in missing]
     num_sources = len(sources.videos) + len(motions) + len(sources.raw)
     return Coverage(state.revision.name, gaps, len(state.outs), num_sources, sources.open)
-
-
-def _below(state: State, path: str) -> str:
-    out = next((out for out in state.raw if path.startswith(f"{out.path}/")), None)
-    return path[len(out.path) + 1 :] if out else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE revision (id TEXT PRIMARY KEY, files TEXT NOT NULL);
 CREATE TABLE tree (id TEXT PRIMARY KEY, files TEXT NOT NULL);

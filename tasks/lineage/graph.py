@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tasks.lineage.contents import Content
-from tasks.lineage.index import LOCK, RAW, Index, Revision
-from tasks.lineage.joining import Member, is_made
+from tasks.lineage.index import LICENCES, LOCK, RAW, Index, Revision
+from tasks.lineage.joining import Member, is_inside, is_made
 from tasks.lineage.lock import Entry, FileRef
 from tasks.lineage.runs import RUNS_FILE, Run
 
@@ -78,6 +78,7 @@ class State:
                 self.notes.append(f"{revision.name}: {problem}; which raw data there was stays open")
         if (record := revision.files.get(RUNS_FILE)) and (bad := index.bad_record_lines(record)):
             self.notes.append(f"{revision.name}: {RUNS_FILE} line {bad[0]} is no line of the record; mend or drop it")
+        self._licences = self._read_licences()
 
     @cached_property
     def catalogues(self) -> dict[str, dict[str, list[dict[str, str]]]]:
@@ -95,6 +96,28 @@ class State:
             rows = catalogue.rows if catalogue else []
             found.setdefault(batch, {"videos": [], "clips": []})[name.removesuffix(".csv")] = rows
         return found
+
+    def _read_licences(self) -> dict[str, str]:
+        """Path of raw data -> its licence, by lineage/licences.csv."""
+        id_ = self.revision.files.get(LICENCES)
+        catalogue = self.index.catalogue(id_=id_) if id_ else None
+        rows = catalogue.rows if catalogue else []
+        problem = catalogue.problem if catalogue else ""
+        if rows and not {"path", "licence"} <= rows[0].keys():
+            problem = "its first row must name the columns path,licence"
+        if problem:
+            self.notes.append(f"{self.revision.name}: {LICENCES}: {problem}; licences of given data stay open")
+        return {row["path"].rstrip("/"): row["licence"] for row in rows if row.get("path") and row.get("licence")}
+
+    def licences_of(self, path: str) -> list[str]:
+        """What is noted for a path of raw data or the nearest folder above it, and for what is inside it.
+
+        "" = nothing is noted for the rest of it.
+        """
+        above = [name for name in self._licences if is_inside(path, name)]
+        found = {self._licences[max(above, key=len)]} if above else set()
+        inside = {licence for name, licence in self._licences.items() if is_inside(name, path)}
+        return sorted(found | inside | (set() if found or not inside else {""}))
 
 
 class Graph:

@@ -22,10 +22,10 @@ from tasks.lineage.lock import Entry, FileRef, load_yaml
 from tasks.lineage.motions import Motions
 from tasks.lineage.objects import CHECKPOINT, TABLES, ObjectReader
 from tasks.lineage.places import Places
-from tasks.lineage.revisions import LOCK, RAW, WORK_TREE, Revision, RevisionReader
+from tasks.lineage.revisions import LICENCES, LOCK, RAW, WORK_TREE, Revision, RevisionReader
 from tasks.lineage.runs import Run, parse_run
 
-__all__ = ["CHECKPOINT", "LOCK", "RAW", "TABLES", "WORK_TREE", "Index", "Revision"]
+__all__ = ["CHECKPOINT", "LICENCES", "LOCK", "RAW", "TABLES", "WORK_TREE", "Index", "Revision"]
 
 # A file or folder of a name, NAME/ and NAME0: "0" comes after "/".
 _BELOW = "SELECT id, name, md5 FROM file WHERE name = ? OR (name > ? AND name < ?) ORDER BY name"

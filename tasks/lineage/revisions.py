@@ -20,8 +20,9 @@ from tasks.lineage.runs import RUNS_FILE, parse_run
 
 LOCK, RAW = "dvc.lock", "data.dvc"
 CATALOGUES = ("videos.csv", "clips.csv")
+LICENCES = "lineage/licences.csv"  # path,licence: of given data, which itself tells none
 WORK_TREE = "work tree"
-_TABLES = {LOCK: "lock", RAW: "raw", RUNS_FILE: "record"}  # of the index; a catalogue's is the fourth
+_TABLES = {LOCK: "lock", RAW: "raw", RUNS_FILE: "record"}  # of the index; all else is a catalogue
 
 
 class Revision(NamedTuple):
@@ -52,7 +53,7 @@ class RevisionReader:
         with git.reader(contents=False) as names, git.reader() as objects:
             for commit in commits:
                 files = {}
-                for path in (LOCK, RAW, RUNS_FILE):
+                for path in (LOCK, RAW, RUNS_FILE, LICENCES):
                     if (object_ := names.get(f"{commit.id}:./{path}")) and object_.kind == "blob":
                         files[path] = object_.id
                 if (tree := names.get(f"{commit.id}:./catalog")) and tree.kind == "tree":
@@ -74,7 +75,7 @@ class RevisionReader:
     def read_work_tree(self, git: Git, commits: list[Commit]) -> tuple[Revision, str]:
         """The work tree, and what is to be said where it differs from HEAD."""
         files = {}
-        paths = [git.root / name for name in (LOCK, RAW, RUNS_FILE)]
+        paths = [git.root / name for name in (LOCK, RAW, RUNS_FILE, LICENCES)]
         paths += sorted(path for name in CATALOGUES for path in git.root.glob(f"catalog/*/{name}"))
         for path in paths:
             if path.is_file():

@@ -350,8 +350,9 @@ class Walk:
         kind = "body models" if "body_models" in path else kind
         row = self._raw.setdefault((path, artefact.out.md5), RawFacts(path, artefact.out.md5, kind, len(files)))
         _add(row.roles, role)
+        row.licences = self.state.licences_of(path)
         if member and content:
-            row.licences = licences_of(content)
+            row.licences = licences_of(content) or row.licences
             self._take_motions(self.index.sequence_ids(member.md5), path, None)
 
     def _take_motions(self, ids: Iterable[int], role: str, place: tuple[str, Mapping[str, str]] | None) -> None:

@@ -171,6 +171,33 @@ def test_the_strictest_parent_wins_over_every_step(pipeline):
     assert ask(pipeline).licences("data/renders/painted", rev="HEAD~1").is_allowed
 
 
+def test_given_data_has_its_licence_from_the_list_in_git(pipeline):
+    project = pipeline.project
+    project.write_raw("data/raw/given", {"vgg/net.pth": b"weights", "README.md": b"yours"})
+    project.ran["train_renderer@first"].deps["data/raw/given/vgg/net.pth"] = project.md5_at(
+        "data/raw/given/vgg/net.pth"
+    )
+    project.commit("given weights")
+    answer = ask(pipeline).licences("renderer/first")
+    assert (answer.verdict, answer.parents[0].name) == ("unknown", "data/raw/given/vgg/net.pth")
+    assert [(gap.kind, gap.what) for gap in ask(pipeline).coverage().gaps] == [
+        ("no licence", "data/raw/given/vgg/net.pth")
+    ]
+    for licence, verdict in (("BSD-3-Clause", "yes, with duties"), ("research only, non-commercial", "no")):
+        project.write("lineage/licences.csv", f'path,licence\ndata/raw/given/vgg,"{licence}"\n')
+        project.commit(licence)
+        answer = ask(pipeline).licences("renderer/first")
+        assert answer.verdict == verdict
+        assert licence in {parent.licence for parent in answer.parents}
+    assert ask(pipeline).coverage().gaps == []
+    assert ask(pipeline).licences("renderer/first", rev="HEAD~2").verdict == "unknown"
+    project.write("lineage/licences.csv", "folder,licence\ndata/raw/given/vgg,MIT\n")
+    project.save()
+    answer = ask(pipeline).licences("renderer/first")
+    assert answer.verdict == "unknown"
+    assert any("lineage/licences.csv: its first row must name the columns path,licence" in line for line in answer.open)
+
+
 def test_an_answer_with_an_open_end_allows_nothing(pipeline):
     project = pipeline.project
     project.drop(project.md5_at("data/one/videos"))
