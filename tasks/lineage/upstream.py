@@ -27,7 +27,7 @@ from tasks.lineage.graph import (
 )
 from tasks.lineage.lock import Entry, FileRef
 
-NO_MODEL = "no-model"
+_NOTHING = ("no-model", "no-source")  # folders that stand for "none": DVC cannot make a dependency conditional
 _YOUTUBE = "https://www.youtube.com/watch?v="
 _PART = re.compile(r"\.\d+$")  # a recording longer than a file may be has rows NAME.1, NAME.2
 
@@ -332,7 +332,7 @@ class Walk:
 
     def _take_raw(self, artefact: Artefact, own: Wanted, role: str, reader: Entry | None) -> None:
         path = "/".join(filter(None, [artefact.out.path, artefact.below]))
-        if PurePosixPath(path).name == NO_MODEL:
+        if PurePosixPath(path).name in _NOTHING:
             return
         if self._is_brief and own.motions is not None and "/amass" in path:
             self._take_motions(own.motions, role, None)

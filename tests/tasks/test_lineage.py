@@ -231,6 +231,34 @@ def test_a_lock_whose_entries_do_not_fit_is_said(pipeline):
         ask(pipeline).upstream("data/one/poses")
 
 
+def test_a_lock_edited_by_hand_leaves_open_what_nobody_made(pipeline):
+    lock = pipeline.project.root / "dvc.lock"
+    stage, made = lock.read_text().split("  pose@one:\n")
+    md5 = pipeline.project.md5_at("data/one/clips")
+    lock.write_text(f"{stage}  pose@one:\n{made.replace(md5, 'f' * 32 + '.dir', 1)}")  # what pose read
+    answer = ask(pipeline).upstream("data/one/poses")
+    assert not answer.is_complete
+    assert (
+        f"pose@one: data/one/clips was read with md5 ffffffff, and the lock's output has {md5[:8]}; no revision has the"
+        " entry that made what was read: what it was made from stays open"
+    ) in answer.open
+
+
+def test_a_work_tree_with_changes_and_a_remote_that_is_away_are_said(pipeline):
+    root = pipeline.project.root
+    (root / ".dvc/config").write_text("['remote \"store\"']\n    url = ../../away\n")
+    (root / "catalog/one/clips.csv").write_text((root / "catalog/one/clips.csv").read_text().replace("20,29", "20,28"))
+    lineage = ask(pipeline)
+    dirty = (
+        "the work tree differs from HEAD (.dvc/config, catalog/one/clips.csv); what is asked of it is answered as it"
+    )
+    for answer in (lineage.upstream("renderer/first"), lineage.downstream("clip:one/a2"), lineage.leaks()):
+        assert [line for line in answer.open if "differs" in line] == [f"{dirty} stands"]
+    away = (root / "../away").resolve()
+    (line,) = [line for line in lineage.downstream("clip:one/a2").open if "remote" in line]
+    assert line == f"remote store: its folder {away} is not there, what it holds not known"
+
+
 def test_a_shallow_clone_says_what_it_lacks(pipeline, tmp_path):
     pipeline.project.commit("again") if pipeline.project.git("status", "--porcelain") else None
     pipeline.project.write("note.txt", "x")
