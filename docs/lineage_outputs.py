@@ -104,6 +104,8 @@ def make_story(folder: Path) -> Project:
     for command in ("init -q -b main", "config user.email ada@example.org", "config user.name Ada"):
         project.run("git", *command.split())
     project.run("dvc", "remote", "add", "-q", "-d", "store", str(folder / "store"))
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-q", "-m", "the project")
     project.run(sys.executable, "-c", "from flows.raw_data import bring_raw_data; bring_raw_data()")
     _build(project, "the sample", "v1")
     project.run(sys.executable, "-c", _REGISTER, json.dumps(_SECOND))
