@@ -8,7 +8,7 @@ import pytest
 from flows.lineage import open_lineage
 from tasks.lineage.downstream import HOLDS, MAY_HOLD, NAMES, STARTED, TRAINED
 from tasks.lineage.errors import LineageError
-from tests.lineage_project import Clip, Pipeline, small_project
+from tests.lineage_project import Clip, Pipeline, motion_rows, small_project
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,30 @@ def test_a_lock_whose_entries_do_not_fit_is_said(pipeline):
     assert any("work tree: dvc.lock line" in line and "unfinished merge" in line for line in answer.open)
     with pytest.raises(LineageError, match=r"nothing at work tree has this name.*unfinished merge; take one side with"):
         ask(pipeline).upstream("data/one/poses")
+
+
+def test_an_index_that_grew_answers_as_one_made_at_once(pipeline, tmp_path):
+    ask(pipeline)
+    rows = pipeline.motions["walks"]["kim-000"]
+    pipeline.motions["jumps"] = {"kim-000": [rows[0] | {"subset": "jumps"}], **motion_rows("jumps", {"new": 2}, "")}
+    pipeline.run_mocap({"walks": "train", "jumps": "test"})
+    pipeline.batches["two"]["b9"] = Clip("b9", "b-new", "train", "new", 3, 5)
+    pipeline.run_batch("two")
+    pipeline.project.commit("more")
+    grown, fresh = ask(pipeline), open_lineage(pipeline.project.root, tmp_path / "fresh.sqlite")
+    for question in (
+        lambda lineage: lineage.leaks(),
+        lambda lineage: lineage.coverage(),
+        lambda lineage: lineage.upstream("data/models/motion"),
+        lambda lineage: lineage.upstream("data/two/clips"),
+        lambda lineage: lineage.downstream("walks/set/kim/kim_00000"),
+        lambda lineage: lineage.diff("HEAD~1", "HEAD"),
+    ):
+        assert question(grown) == question(fresh)
+    assert {(leak.kind, leak.what) for leak in grown.leaks().leaks} == {
+        ("motion", "set/kim/kim_00000"), ("motion subject", "set/kim"),
+    }  # fmt: skip
+    assert {gap.what for gap in grown.coverage().gaps} == {f"motion jumps/set/new/new_0000{n}" for n in (0, 1)}
 
 
 def test_a_lock_edited_by_hand_leaves_open_what_nobody_made(pipeline):
