@@ -151,6 +151,24 @@ def explain_stage(lineage: Lineage, stage: str) -> Why:
     return Why(stage, reasons, notes)
 
 
+def explain_all(lineage: Lineage) -> tuple[dict[str, list[str]], list[str]]:
+    """Stage -> why it is due, a line a reason, of all that are; and what stays open.
+
+    Raises: LineageError where dvc.yaml or what it names cannot be read.
+    """
+    state, project = lineage.state(), Project(lineage.git.root, lineage.index.yaml)
+    asked = _Asked(state, project)
+    due = {stage: reasons for stage in project.stages if (reasons := asked.reasons(stage))}
+    lines = {}
+    for stage, reasons in due.items():
+        lines[stage] = [f"{r.kind} {r.what}: {r.detail}" for r in reasons if r.stage == stage]
+        before = list(dict.fromkeys(r.stage for r in reasons if r.stage != stage))
+        if before:
+            more = f" and {len(before) - 4} more" if before[4:] else ""
+            lines[stage].append(f"after {', '.join(before[:4])}{more}, due before it")
+    return lines, list(dict.fromkeys(asked.open))
+
+
 class _Asked:
     def __init__(self, state: State, project: Project) -> None:
         self.state, self.project = state, project
