@@ -1,5 +1,6 @@
 """docs/lineage.md: its commands exist, and the script that fills in their outputs does, on a made-up project."""
 
+import gc
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_the_page_is_filled_in_with_what_the_questions_answer(tmp_path: Path, mo
         if words[0] != "lineage" or words[1] in BYTES:
             return "not asked", 0
         done = CliRunner().invoke(app, list(words[1:]))
+        gc.enable()  # a command leaves it off: its process ends
         assert done.exception is None or isinstance(done.exception, InbetweenError | SystemExit), done.exception
         code = 2 if isinstance(done.exception, InbetweenError) else done.exit_code
         codes[" ".join(words[1:])] = code
