@@ -3,8 +3,8 @@
 from flows.lineage.why import explain_all
 from tasks.lineage.errors import LineageError
 from tasks.lineage.lineage import Lineage
+from tasks.lineage.marks import read_marks
 from tasks.lineage.overview import Overview, look_over
-from tasks.lineage.withdrawal import read_marks
 
 
 def survey(lineage: Lineage, rev: str | None = None) -> Overview:

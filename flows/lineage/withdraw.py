@@ -30,11 +30,12 @@ from tasks.lineage.errors import LineageError
 from tasks.lineage.git import Git
 from tasks.lineage.index import WORK_TREE
 from tasks.lineage.lineage import Lineage
+from tasks.lineage.marks import VideoName
 from tasks.lineage.references import References, Withdrawal
 from tasks.lineage.removal import clear_artifacts, clear_items, mark_withdrawn, note_withdrawn, remove_runs
 from tasks.lineage.stores import FolderStore
 from tasks.lineage.verify import STILL_HERE
-from tasks.lineage.withdrawal import Plan, VideoName, plan_withdrawal
+from tasks.lineage.withdrawal import Plan, plan_withdrawal
 
 JOURNALS = STATE / "withdrawals"
 _NOT_SEARCHED = {".venv", ".git", "__pycache__", JOURNALS.name, "node_modules"}

@@ -141,7 +141,7 @@ def look_over(
     edges = _Edges(found, trace, answer)
     for number in range(len(found.things)):
         edges.follow(number)
-    coverage = find_gaps(lineage.graph, state, answer)
+    coverage = find_gaps(lineage.graph, state, answer, trace.motion_ids())
     _judge(found.things, answer, {found.stages[id_]: lines for id_, lines in trace.gaps.items()}, bool(state.notes))
     _mark(found.things, coverage, due or {}, withdrawn or {})
     commit = state.revision.id
