@@ -539,6 +539,7 @@
       ? `${things[selected].name}: made from ${plural(countPath(path.up), "thing")}, ${countPath(path.down).toLocaleString("en")} made from it`
       : shown === total ? plural(total, "thing") : `${shown.toLocaleString("en")} of ${plural(total, "thing")}`;
     byId("nothing").hidden = shown > 0;
+    byId("nothing").textContent = total ? "Nothing has these words and marks." : "Nothing was made yet: there is no dvc.lock.";
   }
   function drawMore(upTo = numDrawn + STEP) {
     const part = document.createDocumentFragment();
@@ -552,7 +553,7 @@
     const thing = things[row];
     const picture = thing.picture ? make("img", { src: pictureOf(thing), alt: "", width: 32, height: 32 }) : icon(thing);
     const where = thing.parent !== undefined || thing.outs ? thing.batch : "";
-    const sub = [kinds[thing.kind], thing.sub === thing.batch ? "" : thing.sub, thing.name.startsWith(where) ? "" : where].filter(Boolean).join(", ");
+    const sub = [kinds[thing.kind], [thing.batch, kinds[thing.kind]].includes(thing.sub) ? "" : thing.sub, thing.name.startsWith(where) ? "" : where].filter(Boolean).join(", ");
     return make("tr", { "data-i": row, tabindex: "-1", "aria-selected": row === state.selected ? "true" : "false", "aria-rowindex": at + 2 },
       make("td", { class: "name" }, make("div", {}, picture, make("span", {}, make("b", {}, thing.name), make("small", {}, sub), ...marksOf(row).map(pill)))),
       make("td", { class: "use" }, thing.use || ""));

@@ -151,6 +151,15 @@ def test_many_batches_are_folded_and_stand_closed(tmp_path):
     assert all(thing.get("fold") or content["kinds"][thing["kind"]] == "raw data" for thing in tops)
 
 
+def test_a_revision_in_which_nothing_was_made_has_a_page(tmp_path):
+    project = Project(tmp_path / "project")
+    project.commit("nothing yet")
+    (project.root / "dvc.lock").unlink()
+    overview = look_over(open_lineage(project.root, project.root / ".inbetween/lineage.sqlite"))
+    assert describe(overview, {})["things"] == []
+    assert "has no dvc.lock: nothing was made yet" in make_page(overview, {}, LIBRARY)
+
+
 def test_another_library_than_the_one_on_record_is_refused(overview, tmp_path):
     assert hashlib.sha256(LIBRARY.read_bytes()).hexdigest() == LIBRARY_SHA256
     third_party = (ROOT / "THIRD_PARTY.md").read_text()
