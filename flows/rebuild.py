@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 from flows.dvc_process import DvcProcesses, StageEnd
 from flows.limits import hold_hosts
 from flows.lineage.record import note_restored
-from flows.lineage.summary import sum_up
+from flows.lineage.summary import Summary
 from flows.lock_order import remember_order, restore_order
 from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
@@ -60,7 +60,7 @@ def rebuild(targets: list[str] | None = None, force: bool = False, pull: bool = 
 def _rebuild(targets: list[str], *, force: bool, pull: bool) -> State[Any]:
     start = time.monotonic()
     prepare_environment()
-    with open_run(targets, force=force, pull=pull) as plan:
+    with open_run(targets, force=force, pull=pull) as plan, closing(Summary()) as summary:
         remember_order(LOCK, _LOCK_ORDER)
         stages = _Stages(plan, force=force, pull=pull)
         try:
@@ -78,7 +78,7 @@ def _rebuild(targets: list[str], *, force: bool, pull: bool) -> State[Any]:
         say(summarise(plan, ends))
         line = describe_end(ends, time.monotonic() - start)
         say(f"repro: {line}")
-        _leave_lineage(ends)
+        _leave_lineage(summary, ends)
         if error := describe_failure(ends):
             return Failed(message=str(error), data=error)
         return Completed(message=line)
@@ -240,10 +240,10 @@ def _describe_hashes(stage: str, end: StageEnd) -> str:
     return "\n".join(lines)
 
 
-def _leave_lineage(ends: Sequence[StageEnd]) -> None:
+def _leave_lineage(summary: Summary, ends: Sequence[StageEnd]) -> None:
     """An artifact with the sources and licences of what the run made; what goes wrong with it fails no run."""
     try:
-        markdown = sum_up([end.name for end in ends if end.outcome in ("ran", "restored")])
+        markdown = summary.finish([end.name for end in ends if end.outcome in ("ran", "restored")])
         create_markdown_artifact(key="lineage", markdown=markdown, description="Sources and licences of what was made")
     except Exception as error:  # noqa: BLE001 whatever it is, the stages' work is done and recorded
         say(f"repro: no lineage artifact: {' '.join(str(error).split())[:200]}")

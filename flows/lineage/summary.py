@@ -36,31 +36,58 @@ _ORDER = (CHECKPOINT, RENDER, METRIC, REPORT)
 _MORE = "`inbetween lineage page` shows everything; `inbetween lineage upstream THING` has every source"
 
 
-def sum_up(made: Collection[str], root: Path = ROOT, budget_s: float = BUDGET_S) -> str:
-    """Markdown on a run that made the outputs of these stages; where it cannot be told in time, a line on why not."""
-    command = [sys.executable, "-c", "from flows.lineage.summary import main; main()"]
-    asked = json.dumps({"made": sorted(made), "root": str(root)})
-    try:
-        done = subprocess.run(
-            command, input=asked, cwd=ROOT, capture_output=True, text=True, timeout=budget_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"Not summed up: that takes more than {budget_s:g} s here. {_MORE}.\n"
-    except OSError as error:
-        return f"Not summed up: {error.strerror or error}. {_MORE}.\n"
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return f"Not summed up: {_text(reason[:300])}. {_MORE}.\n"
-    return done.stdout
+class Summary:
+    """The process: started with the run, as to be ready takes it longer than its work; it waits until it is asked."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root, self._fault = root, ""
+        self._process: subprocess.Popen[str] | None = None
+        command = [sys.executable, "-c", "from flows.lineage.summary import main; main()"]
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, text=True)
+        except OSError as error:
+            self._fault = error.strerror or str(error)
+
+    def finish(self, made: Collection[str], budget_s: float = BUDGET_S) -> str:
+        """Markdown on a run that made the outputs of these stages; not told in time, a line on why not."""
+        if self._process is None:
+            return _not_told(self._fault)
+        asked = json.dumps({"made": sorted(made), "root": str(self._root)})
+        try:
+            text, errors = self._process.communicate(asked, timeout=budget_s)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return _not_told(f"that takes more than {budget_s:g} s here")
+        except OSError as error:  # it is gone
+            return _not_told(error.strerror or str(error))
+        if self._process.returncode:
+            return _not_told((errors.strip().splitlines() or [f"exit code {self._process.returncode}"])[-1][:300])
+        return text
+
+    def close(self) -> None:
+        """End the process where it still is."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _not_told(reason: str) -> str:
+    return f"Not summed up: {_text(reason)}. {_MORE}.\n"
 
 
 def main() -> None:
-    """The process: reads what `sum_up` asks on stdin, prints markdown."""
+    """The process: reads what it is asked on stdin, prints markdown; the run's end without a question ends it."""
+    import yaml  # noqa: F401 the survey's own, read while there is time
+
     from flows.lineage import open_lineage
     from flows.lineage.survey import survey
 
     gc.disable()  # a process of half a second
-    asked = json.load(sys.stdin)
+    text = sys.stdin.read()
+    if not text:
+        return
+    asked = json.loads(text)
     root = Path(asked["root"])
     overview = survey(open_lineage(root, root / STATE.name / "lineage.sqlite"))
     sys.stdout.write(describe_run(overview, asked["made"]))

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from flows.lineage import open_lineage
-from flows.lineage.summary import describe_run, sum_up
+from flows.lineage.summary import Summary, describe_run
 from flows.lineage.survey import survey
 from tests.lineage_project import Pipeline, small_project
 
@@ -22,7 +22,7 @@ def pipeline(tmp_path_factory) -> Pipeline:
 
 def test_it_names_sources_licences_what_is_due_and_gaps(pipeline):
     root = pipeline.project.root
-    text = sum_up(["render@plain", "train_renderer@first"], root, budget_s=30)
+    text = Summary(root).finish(["render@plain", "train_renderer@first"], budget_s=30)
     made, sources, *_ = text.split("\n\n")[1:]
     first, second = made.splitlines()[2:]
     assert first.startswith("| `train_renderer@first` | 1 video")
@@ -43,13 +43,24 @@ def test_a_run_that_made_nothing_says_so(pipeline):
 
 def test_it_takes_no_longer_than_it_may_and_says_so(pipeline):
     start = time.monotonic()
-    text = sum_up(["render@plain"], pipeline.project.root, budget_s=0.05)
+    text = Summary(pipeline.project.root).finish(["render@plain"], budget_s=0.02)
     assert time.monotonic() - start < 2
-    assert text.startswith("Not summed up: that takes more than 0.05 s here.")
+    assert text.startswith("Not summed up: that takes more than 0.02 s here.")
 
 
 def test_a_fault_is_a_line(tmp_path):
-    text = sum_up(["render@plain"], tmp_path, budget_s=30)
+    text = Summary(tmp_path).finish(["render@plain"], budget_s=30)
     assert text.startswith("Not summed up: ")
     assert "is in no git repository" in text
     assert text.count("\n") == 1
+
+
+def test_it_ends_with_the_run_that_does_not_ask(pipeline):
+    summary = Summary(pipeline.project.root)
+    process = summary._process
+    summary.close()
+    assert process.poll() is not None
+    orphan = Summary(pipeline.project.root)._process
+    orphan.stdin.close()  # as where the run was killed
+    assert orphan.wait(timeout=60) == 0
+    assert orphan.stdout.read() == ""
