@@ -22,6 +22,7 @@ _Method = Literal["warp", "neural", "rife", "flow", "blend"]
 _Motion = Literal["learned", "robust", "cubic", "linear"]
 _Base = Literal["rife", "flow"]
 _Background = Literal["warp", "base"]
+_Device = Literal["auto", "cpu", "cuda"]
 _Audio = Literal["keep", "stretch", "drop"]
 Missing = Literal["fail", "skip"]
 Landing = Literal["push", "branch"]
@@ -169,6 +170,7 @@ def render(
     ] = "warp",
     renderer: Annotated[Path | None, typer.Option(help="folder of a trained renderer, for method neural")] = None,
     motion_model: Annotated[Path | None, typer.Option(help="folder of a motion network, for motion learned")] = None,
+    device: Annotated[_Device, typer.Option(help="of RIFE and of neural; auto = a GPU where there is one")] = "auto",
     audio: Annotated[_Audio | None, typer.Option(help="keep by default; with --slow drop, or stretch")] = None,
     frames: Annotated[Path | None, typer.Option(help="folder for every frame as PNG: frame_000000.png on")] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="H.264 quality, lower is better")] = None,
@@ -188,6 +190,7 @@ def render(
         motion=motion,
         base=base,
         background=background,
+        device=device,
         motion_model=motion_model,
         renderer=renderer,
         audio=audio,
