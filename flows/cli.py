@@ -315,11 +315,12 @@ def import_h5(
         list[str] | None, typer.Option(help="what the file does not tell: 60, or DATASET=120 (may be repeated)")
     ] = None,
     licence: Annotated[str, typer.Option(help="of the motions")] = "AMASS, non-commercial research",
+    new_batch: Annotated[str, typer.Option(help="make batches NAME-train and NAME-test of the imported clips")] = "",
 ) -> None:
     """The 2021 authors' published sets as tables; stopped, the same command goes on where it was."""
     from flows.imports import run_import_h5
 
-    run_import_h5(file, name, batch, fps or [], licence)
+    run_import_h5(file, name, batch, fps or [], licence, new_batch)
 
 
 @import_app.command(
