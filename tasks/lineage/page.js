@@ -100,11 +100,11 @@
       let x = 0;
       const parts = list.map((mark) => {
         const text = SHORT[marks[mark]];
-        const width = 9 + text.length * 5.3;
+        const width = 10 + lengthOf(text, 9.5, 600);
         const colour = palette.marks[mark];
         const isFull = marks[mark] === "withdrawn" || marks[mark] === "non-commercial";
         const dash = marks[mark] === "stale" ? "3 2" : marks[mark] === "gap" ? "1 1.500" : "none";
-        const part = `<rect x="${x + 0.5}" y=".5" width="${width - 1}" height="13" rx="${marks[mark] === "non-commercial" ? 0 : 6.5}" fill="${isFull ? colour : palette.bg}" stroke="${colour}" stroke-dasharray="${dash}"/><text x="${x + width / 2}" y="10.500" font-family="system-ui, sans-serif" font-size="9.500" font-weight="600" text-anchor="middle" fill="${isFull ? palette.bg : colour}">${text}</text>`;
+        const part = `<rect x="${x + 0.5}" y=".5" width="${width - 1}" height="13" rx="${marks[mark] === "non-commercial" ? 0 : 6.5}" fill="${isFull ? colour : palette.bg}" stroke="${colour}" stroke-dasharray="${dash}"/><text x="${x + width / 2}" y="10.500" font-family='${FAMILY}' font-size="9.5" font-weight="600" text-anchor="middle" fill="${isFull ? palette.bg : colour}">${text}</text>`;
         x += width + 3;
         return part;
       });
@@ -699,11 +699,13 @@
   });
   const MOST = 500; // drawn at once by "open all": beyond, items stay in their folders
   byId("folders").addEventListener("click", () => {
-    const folders = things.map((_, i) => i).filter((i) => kids[i].length && inView(i));
-    const close = folders.some((i) => reps[i] === i && isOpen(i) && !(isPathView() && things[i].fold));
     const isMuch = things.filter((thing, i) => !thing.fold && inView(i)).length > MOST;
+    const isMeant = (i) => kids[i].length && inView(i) && (!isMuch || things[i].fold);
+    const folders = things.map((_, i) => i).filter(isMeant);
+    const close = folders.every(isOpen);
     for (const i of folders) {
-      const open = !close && (!isMuch || Boolean(things[i].fold));
+      const open = !close;
+      if (isPathView() && things[i].fold && isOpen(i) && !openPath.has(i)) continue; // it stands there by itself
       if (isPathView()) openPath.set(i, open);
       else if (open) openAll.add(i);
       else openAll.delete(i);

@@ -128,13 +128,12 @@ def describe(overview: Overview, thumbnails: Mapping[int, Thumbnail]) -> dict[st
     sets = _Sets()
     rows: list[dict[str, Any]] = []
     for number, thing in enumerate(things):
+        is_alone = bands[band_of[number]][1] != ""
         row: dict[str, Any] = {
             "kind": KINDS.index(thing.kind),
             "name": thing.name,
-            "label": _label(thing),
-            "sub": _describe_shortly(
-                thing, overview.holds.get(number, set()), is_alone=bands[band_of[number]][1] != ""
-            ),
+            "label": thing.name if thing.of and not is_alone else _label(thing),
+            "sub": _describe_shortly(thing, overview.holds.get(number, set()), is_alone=is_alone),
             "key": thing.key,
             "batch": thing.batch,
             "column": columns[number],
