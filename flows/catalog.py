@@ -9,6 +9,7 @@ from tasks.catalog import UNKNOWN_LICENCE, Catalog, parse_catalog
 from tasks.dependents import dependents, say_dependents
 from tasks.errors import CatalogError
 from tasks.leaks import count_leaks, find_leaks, find_same_clips
+from tasks.lineage.marks import Candidate, describe_withdrawn
 from tasks.sources import MANIFEST, read_manifest
 
 
@@ -26,6 +27,8 @@ def check_batches(batches: Sequence[str]) -> None:
     num_faults = 0
     for batch in batches or known:
         catalog, faults = parse_catalog(ROOT, batch)
+        rows = [Candidate(row.video, row.source, row.sha256 or "") for row in catalog.videos.values()]
+        faults += [CatalogError(line) for line in describe_withdrawn(ROOT, batch, rows)]
         for fault in faults:
             say(str(fault))
         num_faults += len(faults)

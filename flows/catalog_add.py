@@ -19,6 +19,7 @@ from tasks.clip_proposals import (
 )
 from tasks.download import DownloadSettings, download_videos
 from tasks.errors import CatalogError
+from tasks.lineage.marks import Candidate, refuse_withdrawn
 from tasks.new_batch import BATCH_NAME, name_videos, parse_rate, read_words, refuse_existing, to_source
 from tasks.new_batch import write_catalog as write_files
 from tasks.pose import MediapipeSettings
@@ -47,7 +48,9 @@ def add_batch(batch: str, words: Sequence[str], folder: Path, fps: str, *, force
     else:
         refuse_existing(target, ["clips.csv"], replaces=force)
         videos = dict(read_catalog(ROOT, batch, needs_clips=False).videos)
+    refuse_withdrawn(ROOT, batch, [Candidate(row.video, row.source, row.sha256 or "") for row in videos.values()])
     manifest = _fetch(batch, videos, params)
+    refuse_withdrawn(ROOT, batch, [Candidate(row.video, row.source, row.sha256 or "") for row in manifest.ok])
     watched, clips, left_out = _look_at(batch, videos, manifest, params)
     for one in left_out:
         say(f"catalog add: left out {one.video} {one.first}-{one.last}: {one.reason}")

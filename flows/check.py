@@ -11,6 +11,7 @@ from flows.project import ROOT
 from flows.tools import check_tools
 from tasks.catalog import read_catalog
 from tasks.errors import ParamsError
+from tasks.lineage.marks import Candidate, refuse_withdrawn
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -25,7 +26,7 @@ def run_check() -> None:
     check_tools(sorted(tools), tools, current.run.ffmpeg)
     batches = sorted(folder.name for folder in (ROOT / "catalog").iterdir() if folder.is_dir())
     for batch in batches:
-        read_catalog(ROOT, batch, needs_clips=False)
+        _check_batch(ROOT, batch)
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")]
     for document in documents:
         _check_links(document)
@@ -43,6 +44,11 @@ def _check_links(document: Path) -> None:
             if not (document.parent / target).exists():
                 where = document.relative_to(ROOT).as_posix()
                 raise ParamsError(f"{where} line {number}: links to {target}, which is not there; mend the link")
+
+
+def _check_batch(root: Path, batch: str) -> None:
+    rows = read_catalog(root, batch, needs_clips=False).videos.values()  # stage split asks for clips
+    refuse_withdrawn(root, batch, [Candidate(row.video, row.source, row.sha256 or "") for row in rows])
 
 
 def use_params(name: str) -> None:
@@ -70,4 +76,4 @@ def check_everything_named(root: Path) -> None:
             raise ParamsError(
                 f"params.yaml: batches.{batch}: there is no folder catalog/{batch}; add it, or drop the batch"
             )
-        read_catalog(root, batch, needs_clips=False)  # stage split asks for them
+        _check_batch(root, batch)

@@ -9,6 +9,7 @@ import queue
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ruamel.yaml import YAML
 from flows.dvc_process import DvcProcesses, StageEnd
 from flows.limits import hold_hosts
 from flows.lineage.record import note_restored
+from flows.lineage.summary import sum_up
 from flows.lock_order import remember_order, restore_order
 from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
@@ -76,6 +78,7 @@ def _rebuild(targets: list[str], *, force: bool, pull: bool) -> State[Any]:
         say(summarise(plan, ends))
         line = describe_end(ends, time.monotonic() - start)
         say(f"repro: {line}")
+        _leave_lineage(ends)
         if error := describe_failure(ends):
             return Failed(message=str(error), data=error)
         return Completed(message=line)
@@ -235,6 +238,15 @@ def _describe_hashes(stage: str, end: StageEnd) -> str:
         for row in entry.get(kind, []):
             lines.append(f"| {word} | `{row['path']}` | `{row.get('md5', '')}` | {row.get('size', '')} |")
     return "\n".join(lines)
+
+
+def _leave_lineage(ends: Sequence[StageEnd]) -> None:
+    """An artifact with the sources and licences of what the run made; what goes wrong with it fails no run."""
+    try:
+        markdown = sum_up([end.name for end in ends if end.outcome in ("ran", "restored")])
+        create_markdown_artifact(key="lineage", markdown=markdown, description="Sources and licences of what was made")
+    except Exception as error:  # noqa: BLE001 whatever it is, the stages' work is done and recorded
+        say(f"repro: no lineage artifact: {' '.join(str(error).split())[:200]}")
 
 
 def _bury_dead_runs(client: SyncPrefectClient) -> None:

@@ -17,6 +17,7 @@ from flows.params import load_params, read_yaml
 from flows.stage import ITEM_SECTIONS
 from tasks.catalog import read_catalog
 from tasks.errors import CatalogError, ParamsError
+from tasks.lineage.marks import Candidate, refuse_withdrawn
 
 
 def register_batch(root: Path, batch: NewBatch, left_out: Mapping[str, str] | None = None) -> NewBatch:
@@ -24,9 +25,11 @@ def register_batch(root: Path, batch: NewBatch, left_out: Mapping[str, str] | No
 
     Args: left_out: video -> why the batch goes without it; also those that it landed without before.
     Returns: the batch as it stands then: without what was left out.
-    Raises: CatalogError, ParamsError where something else stands under one of its names, or it does not check.
+    Raises: CatalogError, ParamsError where something else stands under one of its names, a video was withdrawn, or it
+        does not check.
     """
     folder = root / "catalog" / batch.name
+    refuse_withdrawn(root, batch.name, [Candidate(row.video, row.source, row.sha256 or "") for row in batch.videos])
     reasons = {**read_left_out(folder), **(left_out or {})}
     reasons = {row.video: reasons[row.video] for row in batch.videos if row.video in reasons}
     kept = batch.without(reasons)

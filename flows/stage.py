@@ -23,7 +23,7 @@ from flows.progress import Progress, format_duration, say
 from flows.project import FRESH, ROOT, RUNNER, RUNNERS, STATE, leave_out_pandas
 from flows.raw_data import check_committed_raw_data
 from flows.tools import check_tools
-from tasks.errors import ParamsError
+from tasks.errors import CatalogError, ParamsError
 from tasks.items import GroupRecord, Item, ItemStore, Work, group_items, hash_file, item_key
 from tasks.tables import read_skipped
 
@@ -201,8 +201,34 @@ def run_stage(name: str, item: str = "") -> None:
         use_ray(stage.ray)
         start = time.monotonic()
         with recorded(name, item, tools):
+            if name == "download":
+                _refuse_withdrawn(item)
             module.run(stage)
+            if name == "download":
+                _remove_withdrawn(item)
         say(f"{label}: done in {format_duration(time.monotonic() - start)}")
+
+
+def _refuse_withdrawn(batch: str) -> None:
+    """Before anything is fetched. Raises: CatalogError for a row that brings back a withdrawn video."""
+    # Here: what these import is none of the stage's code, which is hashed by now.
+    from tasks.catalog import read_catalog
+    from tasks.lineage.marks import Candidate, refuse_withdrawn
+
+    rows = read_catalog(ROOT, batch, needs_clips=False).videos.values()
+    refuse_withdrawn(ROOT, batch, [Candidate(row.video, row.source, row.sha256 or "") for row in rows])
+
+
+def _remove_withdrawn(batch: str) -> None:
+    """Remove the bytes of a withdrawn video that came from another source. Raises: CatalogError where they did."""
+    from tasks.lineage.marks import Candidate, describe_withdrawn
+    from tasks.sources import read_manifest
+
+    folder = ROOT / "data" / batch / "videos"
+    for row in read_manifest(folder).ok:
+        for line in describe_withdrawn(ROOT, batch, [Candidate(row.video, row.source, row.sha256 or "")]):
+            (folder / str(row.file)).unlink(missing_ok=True)
+            raise CatalogError(line)
 
 
 def _ray_settings(params: Params, name: str, tools: dict[str, str]) -> "RaySettings | None":

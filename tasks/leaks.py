@@ -4,9 +4,34 @@ Frames are compared by their numbers in one source, so two videos of the catalog
 A key of a test is given to a renderer anyway, and may be trained on; a frame between keys is what it is measured by.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from tasks.catalog import Catalog
+
+class Film(Protocol):
+    @property
+    def source(self) -> str: ...
+
+
+class Clip(Protocol):
+    @property
+    def clip(self) -> str: ...
+    @property
+    def video(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def frames(self) -> Sequence[int]: ...
+
+
+class Clips(Protocol):
+    """A batch's catalogue (tasks.catalog.Catalog), or what lineage compares: a network's clips and those of tests."""
+
+    @property
+    def videos(self) -> Mapping[str, Film]: ...
+    @property
+    def clips(self) -> Mapping[str, Clip]: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +61,7 @@ class LeakCounts:
         )
 
 
-def find_leaks(catalog: Catalog) -> list[ClipLeak]:
+def find_leaks(catalog: Clips) -> list[ClipLeak]:
     """The test clips that share frames with training clips, in the order of their names."""
     trained = _training_frames(catalog)
     found = []
@@ -49,7 +74,7 @@ def find_leaks(catalog: Catalog) -> list[ClipLeak]:
     return found
 
 
-def count_leaks(catalog: Catalog, key_step: int) -> LeakCounts:
+def count_leaks(catalog: Clips, key_step: int) -> LeakCounts:
     """Every key_step-th row of a test clip is a key; rows after the last key are not rendered, and not counted."""
     trained = _training_frames(catalog)
     num_keys = num_leaked_keys = num_between = num_leaked_between = 0
@@ -69,7 +94,7 @@ def count_leaks(catalog: Catalog, key_step: int) -> LeakCounts:
     return LeakCounts(key_step, num_keys, num_leaked_keys, num_between, num_leaked_between)
 
 
-def _training_frames(catalog: Catalog) -> dict[tuple[str, int], list[str]]:
+def _training_frames(catalog: Clips) -> dict[tuple[str, int], list[str]]:
     """(source, frame) -> the training clips that hold it."""
     trained: dict[tuple[str, int], list[str]] = {}
     for clip in catalog.clips.values():
@@ -79,12 +104,12 @@ def _training_frames(catalog: Catalog) -> dict[tuple[str, int], list[str]]:
     return trained
 
 
-def find_same_clips(catalog: Catalog) -> list[tuple[str, str]]:
+def find_same_clips(catalog: Clips) -> list[tuple[str, str]]:
     """Pairs of clips of one split that hold exactly the same frames of one source."""
     first: dict[tuple[object, ...], str] = {}
     pairs = []
     for clip in catalog.clips.values():
-        key = (clip.split, catalog.videos[clip.video].source, clip.frames)
+        key = (clip.split, catalog.videos[clip.video].source, tuple(clip.frames))
         if key in first:
             pairs.append((first[key], clip.clip))
         first.setdefault(key, clip.clip)

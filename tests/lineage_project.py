@@ -257,7 +257,7 @@ class Pipeline:
         self.licences: dict[str, str] = {}
         self.motions: dict[str, dict[str, list[dict[str, str]]]] = {}  # subset -> file -> rows
         self._tables: dict[str, str] = {}
-        project.write_raw("data/raw/embedded", {"no-model/README.md": b"none", "openpose/README.md": b"none"})
+        project.write_raw("data/raw/embedded", {"no-model/README.md": b"none", "no-source/README.md": b"none"})
 
     def declare(self) -> None:
         """dvc.yaml, params.yaml and tools.yaml that fit what has run."""
@@ -324,7 +324,7 @@ class Pipeline:
             f"download@{batch}", [catalogue[0], *self._code("download")], {f"{data}/videos": files}, {"download": {}}
         )
         self._by_clip(f"split@{batch}", batch, [*catalogue, f"{data}/videos"], f"{data}/clips", "clip", {"split": {}})
-        raw = "data/raw/embedded/openpose"
+        raw = "data/raw/embedded/no-source"
         steps = {"pose": {}, f"batches.{batch}": {"key_steps": list(key_steps)}}
         self._by_clip(f"pose@{batch}", batch, [f"{data}/clips", raw], f"{data}/poses", "pose", steps)
         for step in key_steps:
@@ -348,7 +348,7 @@ class Pipeline:
     def run_mocap(self, splits: Mapping[str, str], views: int = 1) -> None:
         """joints and views of every subset. splits: subset -> train or test."""
         project = self.project
-        files: dict[str, bytes] = {"no-model/README.md": b"none", "openpose/README.md": b"none"}
+        files: dict[str, bytes] = {"no-model/README.md": b"none", "no-source/README.md": b"none"}
         files["body_models/smplh/male/model.npz"] = b"a body"
         for subset, tables in self.motions.items():
             for rows in tables.values():

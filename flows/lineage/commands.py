@@ -131,3 +131,23 @@ def export(
     from flows.lineage.export import export as write
 
     write(open_lineage(), form, thing, rev, out=out, url=url, repository=repository, namespace=namespace)
+
+
+@app.command(epilog="Example: inbetween lineage page, then open lineage.html; of a release: page v1.html --rev v1")
+def page(
+    out: Annotated[Path, typer.Argument(metavar="[OUT.html]", help="the file to write")] = Path("lineage.html"),
+    rev: Rev = None,
+    pictures: Annotated[
+        float, typer.Option(min=0, max=50, help="MB of all clips' pictures together, at most; 0 = none")
+    ] = 1.5,
+) -> None:
+    """One HTML file to look at: everything from sources to report, each thing's path, with search, filters and marks.
+
+    It needs no server and no network, and can be sent to somebody: it holds small pictures of the clips.
+    """
+    import gc
+
+    from flows.lineage.page import write_page
+
+    gc.disable()  # as in _answer
+    write_page(out, rev, pictures_mb=pictures)

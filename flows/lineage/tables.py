@@ -42,14 +42,15 @@ def show_upstream(answer: Upstream) -> str:
     blocks.append(
         _table("videos", [["video", "used for", "licence", "read", "sha256", "clips and frames", "source"]], videos)
     )
-    motions: dict[tuple[str, ...], list[MotionFacts]] = {}
+    motions: dict[tuple[str, tuple[str, ...], str, str], list[MotionFacts]] = {}
     for m in answer.motions:
         place = m.file.rpartition(f"/{m.subject}/")[0] or m.file if m.file else "not in this project"
-        motions.setdefault((m.subset, _roles(m.roles), m.licence, place), []).append(m)
-    groups = [
-        [*key, str(len({m.subject for m in rows})), str(len(rows)), f"{rows[0].sequence} .. {rows[-1].sequence}"]
-        for key, rows in motions.items()
-    ]
+        motions.setdefault((m.subset, tuple(m.roles), m.licence, place), []).append(m)
+    groups = []
+    for (subset, roles, licence, place), rows in motions.items():
+        counts = [str(len({m.subject for m in rows})), str(len(rows))]
+        span = f"{rows[0].sequence} .. {rows[-1].sequence}"
+        groups.append([subset, _roles(roles), licence, place, *counts, span])
     header = [["subset", "used for", "licence", "files in", "subjects", "number", "recordings"]]
     blocks.append(_table(f"recordings ({len(answer.motions)})", header, groups, counted=True))
     raw = [[r.path, r.kind, r.md5[:12], str(r.num_files), ", ".join(r.licences) or "not told"] for r in answer.raw]

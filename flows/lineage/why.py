@@ -151,6 +151,24 @@ def explain_stage(lineage: Lineage, stage: str) -> Why:
     return Why(stage, reasons, notes)
 
 
+def explain_all(lineage: Lineage) -> tuple[dict[str, list[str]], list[str]]:
+    """Stage -> why it is due, a line a reason, of all that are; and what stays open.
+
+    Raises: LineageError where dvc.yaml or what it names cannot be read.
+    """
+    state, project = lineage.state(), Project(lineage.git.root, lineage.index.yaml)
+    asked = _Asked(state, project)
+    due = {stage: reasons for stage in project.stages if (reasons := asked.reasons(stage))}
+    lines = {}
+    for stage, reasons in due.items():
+        lines[stage] = [f"{r.kind} {r.what}: {r.detail}" for r in reasons if r.stage == stage]
+        before = list(dict.fromkeys(r.stage for r in reasons if r.stage != stage))
+        if before:
+            more = f" and {len(before) - 4} more" if before[4:] else ""
+            lines[stage].append(f"after {', '.join(before[:4])}{more}, due before it")
+    return lines, list(dict.fromkeys(asked.open))
+
+
 class _Asked:
     def __init__(self, state: State, project: Project) -> None:
         self.state, self.project = state, project
@@ -167,11 +185,35 @@ class _Asked:
         own = list(self._own(stage, declared))
         before: dict[str, Reason] = {}
         for dep in filter(is_made, declared.deps):
-            for other, wanted in self.project.stages.items():
-                if any(is_inside(dep, out) or is_inside(out, dep) for out in wanted.outs):
-                    before |= {f"{r.stage} {r.kind} {r.what}": r for r in self.reasons(other)}
+            for other in self._makers_of(dep):
+                before |= {f"{r.stage} {r.kind} {r.what}": r for r in self.reasons(other)}
         self._found[stage] = [*own, *before.values()]
         return self._found[stage]
+
+    def _makers_of(self, path: str) -> list[str]:
+        """The stages that make a path, what it is in, or what is in it, in the order of dvc.yaml."""
+        parts = path.split("/")
+        found = set(self._makers[1].get(path, ()))
+        for number in range(1, len(parts) + 1):
+            found.update(self._makers[0].get("/".join(parts[:number]), ()))
+        return sorted(found, key=self._order.__getitem__)
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {stage: number for number, stage in enumerate(self.project.stages)}
+
+    @cached_property
+    def _makers(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Output -> the stages that make it; a folder above outputs -> theirs."""
+        at: dict[str, list[str]] = {}
+        below: dict[str, list[str]] = {}
+        for stage, declared in self.project.stages.items():
+            for out in declared.outs:
+                at.setdefault(out, []).append(stage)
+                parts = out.split("/")
+                for number in range(1, len(parts)):
+                    below.setdefault("/".join(parts[:number]), []).append(stage)
+        return at, below
 
     def _own(self, stage: str, declared: Declared) -> Iterator[Reason]:
         entry = self.state.entries.get(stage)

@@ -17,6 +17,7 @@ from typing import Any
 from flows.dvc_process import DvcProcesses
 from flows.lifetime import hold_lock
 from flows.lineage import open_lineage
+from flows.lineage.page import remove_pages
 from flows.lineage.stores import Stores, find_stores
 from flows.lineage.verify import PLACES, verify
 from flows.params import Params, load_params
@@ -29,11 +30,12 @@ from tasks.lineage.errors import LineageError
 from tasks.lineage.git import Git
 from tasks.lineage.index import WORK_TREE
 from tasks.lineage.lineage import Lineage
+from tasks.lineage.marks import VideoName
 from tasks.lineage.references import References, Withdrawal
 from tasks.lineage.removal import clear_artifacts, clear_items, mark_withdrawn, note_withdrawn, remove_runs
 from tasks.lineage.stores import FolderStore
 from tasks.lineage.verify import STILL_HERE
-from tasks.lineage.withdrawal import Plan, VideoName, plan_withdrawal
+from tasks.lineage.withdrawal import Plan, plan_withdrawal
 
 JOURNALS = STATE / "withdrawals"
 _NOT_SEARCHED = {".venv", ".git", "__pycache__", JOURNALS.name, "node_modules"}
@@ -258,6 +260,9 @@ def _remove(plan: Plan, stores: Stores, outcome: Outcome) -> None:
         if folder.is_dir():
             shutil.rmtree(folder)
             number += 1
+    for page in remove_pages(ROOT):  # they have pictures of the clips
+        number += 1
+        say(f"withdraw: {page} removed; `inbetween lineage page` makes it anew")
     for video in plan.videos:
         for path in (ROOT / "data" / video.batch / "videos/.partial").glob(f"{video.video}-*"):
             shutil.rmtree(path)

@@ -108,8 +108,12 @@ def _read_table(file: Path) -> Content:
         with pq.ParquetFile(file) as table:
             facts = json.loads((table.metadata.metadata or {}).get(b"inbetween", b"{}"))
             if set(_SEQUENCE_COLUMNS) <= set(table.schema_arrow.names):
-                columns = table.read(columns=list(_SEQUENCE_COLUMNS))
-                rows = zip(*(columns[name].to_pylist() for name in _SEQUENCE_COLUMNS), strict=True)
+                columns = table.read(columns=list(_SEQUENCE_COLUMNS), use_threads=False)  # small: threads cost more
+                told = [columns[name].to_pylist() for name in _SEQUENCE_COLUMNS]
+                for name, values in zip(_SEQUENCE_COLUMNS, told, strict=True):
+                    if columns[name].null_count:
+                        values[:] = [value or "" for value in values]
+                rows = zip(*told, strict=True)
                 return Content("motions", facts, sequences=_distinct(Sequence(*row) for row in rows))
     except pa.ArrowException as error:
         raise LineageError(str(error)) from error
@@ -130,7 +134,7 @@ def _read_provenance(content: dict[str, Any]) -> Content:
 
 
 def _sequences_of(rows: Iterable[dict[str, Any]]) -> tuple[Sequence, ...]:
-    return _distinct(Sequence(*(str(row.get(name, "")) for name in Sequence._fields)) for row in rows)
+    return _distinct(Sequence(*(str(row.get(name) or "") for name in Sequence._fields)) for row in rows)
 
 
 def _distinct(rows: Iterable[Sequence]) -> tuple[Sequence, ...]:

@@ -1,9 +1,11 @@
 """Coverage: outputs that nobody is recorded to have made, and sources without a licence, a hash or a date."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tasks.lineage.graph import Graph, State
-from tasks.lineage.upstream import Upstream, licences_of
+from tasks.lineage.index import LICENCES
+from tasks.lineage.upstream import Upstream
 
 
 @dataclass
@@ -26,8 +28,8 @@ class Coverage:
     open: list[str]
 
 
-def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
-    """Args: sources: what everything of the revision was made from."""
+def find_gaps(graph: Graph, state: State, sources: Upstream, motions: Collection[int]) -> Coverage:
+    """Args: sources: what everything of the revision was made from.  motions: the recordings of it, by number."""
     gaps = []
     runs = graph.runs_of(state.entries.values())
     for stage, entry in state.entries.items():
@@ -41,11 +43,9 @@ def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
         for kind, value in (("no licence", video.licence), ("no hash", video.sha256), ("no date", video.retrieved)):
             if not value:
                 gaps.append(Gap(kind, f"video {name}", video.source or "no source"))
-    for motion in sources.motions:
-        name = f"motion {motion.subset}/{motion.subject}/{motion.sequence}"
-        for kind, value in (("no licence", motion.licence), ("no hash", motion.source_sha256)):
-            if not value:
-                gaps.append(Gap(kind, name, motion.file or ""))
+    for kind, column in (("no licence", "licence"), ("no hash", "source_sha256")):
+        for motion in state.index.sequences(sorted(state.index.motions.without(column).intersection(motions))):
+            gaps.append(Gap(kind, f"motion {motion.subset}/{motion.subject}/{motion.sequence}", ""))
     for path, (_, out) in state.outs.items():
         if path.startswith("data/models/"):
             member, content = graph.provenance(out.md5)
@@ -53,19 +53,13 @@ def find_gaps(graph: Graph, state: State, sources: Upstream) -> Coverage:
                 gaps.append(Gap("no provenance", path, "provenance.json is missing or in no place to be read"))
     for raw in sources.raw:
         if raw.kind == "weights":
-            content = graph.provenance(raw.md5, _below(state, raw.path))[1]
-            if content is None or not licences_of(content):
-                gaps.append(Gap("no licence", raw.path, "weights without a provenance.json that names one"))
-        elif raw.path.startswith("data/raw/given"):
-            gaps.append(Gap("no licence", raw.path, "given data names none"))
+            if not all(raw.licences or [""]):
+                gaps.append(Gap("no licence", raw.path, f"neither a provenance.json nor {LICENCES} names one"))
+        elif raw.path.startswith("data/raw/given") and not all(raw.licences or [""]):
+            gaps.append(Gap("no licence", raw.path, f"given data tells none: write it into {LICENCES}"))
     missing = [
         path for md5, path in state.index.missing.items() if any(out.md5 == md5 for _, out in state.outs.values())
     ]
     gaps += [Gap("not readable", path, "the list of its files is in no place") for path in missing]
-    num_sources = len(sources.videos) + len(sources.motions) + len(sources.raw)
+    num_sources = len(sources.videos) + len(motions) + len(sources.raw)
     return Coverage(state.revision.name, gaps, len(state.outs), num_sources, sources.open)
-
-
-def _below(state: State, path: str) -> str:
-    out = next((out for out in state.raw if path.startswith(f"{out.path}/")), None)
-    return path[len(out.path) + 1 :] if out else ""

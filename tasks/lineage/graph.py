@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tasks.lineage.contents import Content
-from tasks.lineage.index import LOCK, RAW, Index, Revision
-from tasks.lineage.joining import Member, is_made
+from tasks.lineage.index import LICENCES, LOCK, RAW, Index, Revision
+from tasks.lineage.joining import Member, is_inside, is_made
 from tasks.lineage.lock import Entry, FileRef
 from tasks.lineage.runs import RUNS_FILE, Run
 
@@ -78,6 +78,7 @@ class State:
                 self.notes.append(f"{revision.name}: {problem}; which raw data there was stays open")
         if (record := revision.files.get(RUNS_FILE)) and (bad := index.bad_record_lines(record)):
             self.notes.append(f"{revision.name}: {RUNS_FILE} line {bad[0]} is no line of the record; mend or drop it")
+        self._licences = self._read_licences()
 
     @cached_property
     def catalogues(self) -> dict[str, dict[str, list[dict[str, str]]]]:
@@ -95,6 +96,28 @@ class State:
             rows = catalogue.rows if catalogue else []
             found.setdefault(batch, {"videos": [], "clips": []})[name.removesuffix(".csv")] = rows
         return found
+
+    def _read_licences(self) -> dict[str, str]:
+        """Path of raw data -> its licence, by lineage/licences.csv."""
+        id_ = self.revision.files.get(LICENCES)
+        catalogue = self.index.catalogue(id_=id_) if id_ else None
+        rows = catalogue.rows if catalogue else []
+        problem = catalogue.problem if catalogue else ""
+        if rows and not {"path", "licence"} <= rows[0].keys():
+            problem = "its first row must name the columns path,licence"
+        if problem:
+            self.notes.append(f"{self.revision.name}: {LICENCES}: {problem}; licences of given data stay open")
+        return {row["path"].rstrip("/"): row["licence"] for row in rows if row.get("path") and row.get("licence")}
+
+    def licences_of(self, path: str) -> list[str]:
+        """What is noted for a path of raw data or the nearest folder above it, and for what is inside it.
+
+        "" = nothing is noted for the rest of it.
+        """
+        above = [name for name in self._licences if is_inside(path, name)]
+        found = {self._licences[max(above, key=len)]} if above else set()
+        inside = {licence for name, licence in self._licences.items() if is_inside(name, path)}
+        return sorted(found | inside | (set() if found or not inside else {""}))
 
 
 class Graph:
@@ -114,6 +137,10 @@ class Graph:
     def entries(self) -> dict[int, Entry]:
         return self.index.entries(sorted({entry for entries in self.locks.values() for entry in entries}))
 
+    def entry(self, id_: int) -> Entry:
+        """One of them, without reading the others."""
+        return self.index.entries([id_])[id_]
+
     @cached_property
     def makers(self) -> dict[tuple[str, str], list[int]]:
         """(path, md5) of an output -> the entries that made it, oldest first."""
@@ -125,9 +152,11 @@ class Graph:
 
     def artefacts(self, state: State, dep: FileRef) -> tuple[list[Artefact], str]:
         """What a path read by a stage is, and what stays open about it ("" = nothing)."""
-        if maker := self._maker(state, dep.path, dep.md5):
-            return [Artefact(dep, maker)], ""
         joined = self.index.joined(dep.path, dep.md5)
+        # What is joined to the byte needs no look at the other revisions' entries.
+        is_sure = joined is not None and not joined.problem and dep.path not in state.outs
+        if not is_sure and (maker := self._maker(state, dep.path, dep.md5)):
+            return [Artefact(dep, maker)], ""
         if joined is None:
             return [], f"{dep.path} with md5 {dep.md5[:8]}: where it comes from stays open"
         parts = [
@@ -139,6 +168,8 @@ class Graph:
         """The entry that made these bytes: this revision's where it did, else the newest that did."""
         if (found := state.outs.get(path)) and found[1].md5 == md5:
             return state.ids[found[0]]
+        if path.startswith(RAW_DATA):
+            return None
         return self.makers.get((path, md5), [None])[-1]
 
     def folder(self, out: FileRef, batch: str) -> Folder | None:
@@ -152,26 +183,26 @@ class Graph:
         members = self.index.members(out.md5)
         if members is None:
             return None
-        facts = self.index.facts(member.md5 for member in members if member.name.endswith(".parquet"))
+        kinds = self.index.kinds(member.md5 for member in members if member.name.endswith(".parquet"))
         folder = Folder(members, {}, {}, None, [])
         names: dict[str, tuple[str, str]] = {}
         for member in members:
             name = member.name.removesuffix(".parquet")
             if name == member.name:
                 continue
-            content = facts.get(member.md5)
-            if content and content.kind == "motions":
+            kind, own_batch, clip = kinds.get(member.md5, ("", None, None))
+            if kind == "motions":
                 folder.motions[member.name] = self.index.sequence_ids(member.md5)
-            elif content and "clip" in content.facts:
-                names[name] = (content.facts.get("batch", batch), content.facts["clip"])
-            elif "/" not in name and not (content and content.kind == "table"):
+            elif clip is not None:
+                names[name] = (own_batch or batch, clip)
+            elif "/" not in name and kind != "table":
                 folder.by_name.append(member)
                 names[name] = (batch, name)
         if folder.motions or out.path.startswith((RAW_DATA, "data/joints/", "data/views/")):
             names = {}
         for member in members:  # a film stands beside its table
-            if clip := names.get(member.name.rpartition(".")[0]):
-                folder.clips.setdefault(clip, []).append(member)
+            if held := names.get(member.name.rpartition(".")[0]):
+                folder.clips.setdefault(held, []).append(member)
         provenance = next((member for member in members if member.name == PROVENANCE), None)
         return folder._replace(provenance=provenance)
 

@@ -1,12 +1,15 @@
 """Leaks: what stands in both the training and the test of a model, or in both splits of a catalogue."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tasks.leaks import count_leaks
+from tasks.leaks import find_leaks as find_clip_leaks
 from tasks.lineage.catalogues import frames_of
 from tasks.lineage.graph import State
-from tasks.lineage.upstream import MotionFacts, Upstream
+from tasks.lineage.index import Index
+from tasks.lineage.upstream import Upstream
 
 PUBLISHED_KEY_STEP = 2  # of a test list that says nothing else: every other frame is a key
 
@@ -15,8 +18,9 @@ PUBLISHED_KEY_STEP = 2  # of a test list that says nothing else: every other fra
 class Leak:
     """Something in both.
 
-    where: a checkpoint, or "catalogue BATCH".  kind: frames, in-between frames, clip, video, subject, motion or motion
-    subject.  what: its name; of frames, the video's.  number: how many.  frames: their numbers in the video.
+    where: a checkpoint, or "catalogue BATCH".  kind: in-between frames, key frames, frames after the last key, clip,
+    video, subject, motion or motion subject.  what: its name; of frames, the video's.  number: how many.  frames: their
+    numbers in the video.
     """
 
     where: str
@@ -37,7 +41,7 @@ class Leaks:
 
 
 class Shot(NamedTuple):
-    """A clip of one side. video: what it is cut from, the same name for the same film."""
+    """A clip of one side. video: what it is cut from, one name for one film.  key_step: every such row is a key."""
 
     clip: str
     video: str
@@ -47,63 +51,94 @@ class Shot(NamedTuple):
 
 
 class SharedFrames(NamedTuple):
-    """Test frames that are training frames as well, by video. num_keys, num_inbetweens: of the test in all."""
+    """Test frames that are training frames as well, by video. rest: after a test's last key: never rendered."""
 
     keys: dict[str, list[int]]
     inbetweens: dict[str, list[int]]
+    rest: dict[str, list[int]]
+
+
+class FrameCounts(NamedTuple):
+    """Test frames that are training frames as well, of all test frames."""
+
+    num_leaked_between: int
+    num_between: int
+    num_leaked_keys: int
     num_keys: int
-    num_inbetweens: int
 
 
-class FramesByVideo:
-    """The test side's frames by video; the keys, every key_step-th of a clip, apart from those between."""
-
-    def __init__(self, test: Iterable[Shot]) -> None:
-        self.keys: dict[str, set[int]] = {}
-        self.inbetweens: dict[str, set[int]] = {}
-        for shot in test:
-            keys = set(shot.frames[:: shot.key_step])
-            self.keys.setdefault(shot.video, set()).update(keys)
-            self.inbetweens.setdefault(shot.video, set()).update(set(shot.frames) - keys)
-        self.num_keys = sum(map(len, self.keys.values()))
-        self.num_inbetweens = sum(map(len, self.inbetweens.values()))
-
-    def shared_with(self, train: Iterable[Shot]) -> SharedFrames:
-        trained: dict[str, set[int]] = {}
-        for shot in train:
-            if shot.video in self.keys:
-                trained.setdefault(shot.video, set()).update(shot.frames)
-        keys, inbetweens = (
-            {video: sorted(found) for video in sorted(trained) if (found := side[video] & trained[video])}
-            for side in (self.keys, self.inbetweens)
-        )
-        return SharedFrames(keys, inbetweens, self.num_keys, self.num_inbetweens)
+class _Film(NamedTuple):
+    source: str
 
 
-def find_shared_frames(train: Iterable[Shot], test: Iterable[Shot]) -> SharedFrames:
+class _Clip(NamedTuple):
+    clip: str
+    video: str
+    split: str
+    frames: Sequence[int]
+
+
+class _Sides(NamedTuple):
+    """Two sets of clips in the form of a catalogue, for tasks/leaks.py."""
+
+    videos: dict[str, _Film]
+    clips: dict[str, _Clip]
+
+
+def _sides(train: Iterable[Shot], test: Iterable[Shot]) -> _Sides:
+    sides = [("train", shot) for shot in train] + [("test", shot) for shot in test]
+    clips = {f"{side} {shot.clip}": _Clip(shot.clip, shot.video, side, shot.frames) for side, shot in sides}
+    return _Sides({shot.video: _Film(shot.video) for _, shot in sides}, clips)
+
+
+def find_shared_frames(train: Sequence[Shot], test: Iterable[Shot]) -> SharedFrames:
     """Frames of the same video on both sides."""
-    return FramesByVideo(test).shared_with(train)
+    sources = {shot.video for shot in train}
+    near = {shot.clip: shot for shot in test if shot.video in sources}
+    found = SharedFrames({}, {}, {})
+    for leak in find_clip_leaks(_sides(train, near.values())):
+        shot = near[leak.clip]
+        last_row = (len(shot.frames) - 1) // shot.key_step * shot.key_step
+        rows = {frame: row for row, frame in enumerate(shot.frames)}
+        for frame in leak.frames:
+            row = rows[frame]
+            kind = found.keys if row % shot.key_step == 0 else found.inbetweens if row < last_row else found.rest
+            kind.setdefault(shot.video, []).append(frame)
+    return SharedFrames(*({video: sorted(set(frames)) for video, frames in sorted(kind.items())} for kind in found))
+
+
+def count_shared_frames(train: Sequence[Shot], test: Iterable[Shot]) -> FrameCounts:
+    by_step: dict[int, list[Shot]] = {}
+    for shot in test:
+        by_step.setdefault(shot.key_step, []).append(shot)
+    counts = [count_leaks(_sides(train, shots), step) for step, shots in by_step.items()]
+    return FrameCounts(*(sum(getattr(count, name) for count in counts) for name in FrameCounts._fields))
 
 
 def compare_sides(
-    where: str, train: list[Shot], test: list[Shot], frames: FramesByVideo
+    where: str, train: list[Shot], test: list[Shot], total: FrameCounts
 ) -> tuple[list[Leak], tuple[int, int, int, int]]:
-    """Every leak between two sets of clips, and the counts of Leaks.num_frames. frames: of the test."""
-    shared = frames.shared_with(train)
-    leaks = [Leak(where, "in-between frames", v, len(frames), frames) for v, frames in shared.inbetweens.items()]
-    leaks += [Leak(where, "key frames", v, len(frames), frames) for v, frames in shared.keys.items()]
+    """Every leak between two sets of clips, and the counts of Leaks.num_frames. total: of the test alone."""
+    shared = find_shared_frames(train, test)
+    leaks = []
+    for kind, videos in (
+        ("in-between frames", shared.inbetweens),
+        ("key frames", shared.keys),
+        ("frames after the last key", shared.rest),
+    ):
+        leaks += [Leak(where, kind, video, len(frames), frames) for video, frames in videos.items()]
     for kind, name in (("clip", "clip"), ("video", "video"), ("subject", "subject")):
         both = {getattr(s, name) for s in train} & {getattr(s, name) for s in test} - {""}
         leaks += [Leak(where, kind, what) for what in sorted(both)]
-    between, keys = sum(map(len, shared.inbetweens.values())), sum(map(len, shared.keys.values()))
-    counts = (between, shared.num_inbetweens, keys, shared.num_keys)
-    return leaks, counts
+    near = [shot for shot in test if shot.video in shared.keys or shot.video in shared.inbetweens]
+    found = count_shared_frames(train, near)
+    return leaks, (found.num_leaked_between, total.num_between, found.num_leaked_keys, total.num_keys)
 
 
-def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
+def find_leaks(state: State, models: Mapping[str, tuple[Upstream, Iterable[int]]]) -> Leaks:
     """The leaks of every catalogue, and of every model between what it was trained on and all that is tested on.
 
-    Args: models: checkpoint -> what it was made from.
+    Args: models: checkpoint -> what it was made from, and its recordings by their numbers in the index.
     """
     shots = _shots(state)
     used = {path.split("/")[1] for path in state.outs if path.endswith("/clips")}
@@ -112,13 +147,15 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
     for batch, rows in shots.items():
         train = [shot for split, shot in rows.values() if split == "train"]
         test = [shot for split, shot in rows.values() if split == "test"]
-        found, counts[f"catalogue {batch}"] = compare_sides(f"catalogue {batch}", train, test, FramesByVideo(test))
+        found, counts[f"catalogue {batch}"] = compare_sides(
+            f"catalogue {batch}", train, test, count_shared_frames([], test)
+        )
         leaks += found
     tested = [shot for batch in sorted(used) for split, shot in shots.get(batch, {}).values() if split == "test"]
-    frames = FramesByVideo(tested)
-    motions = MotionNames(_tested_motions(state))
+    total = count_shared_frames([], tested)
+    tested_motions = _tested_motions(state)
     open_: dict[str, None] = {}
-    for path, upstream in models.items():
+    for path, (upstream, motions) in models.items():
         open_ |= dict.fromkeys(upstream.open)
         trained = [
             shots[video.batch][clip.clip][1]
@@ -127,9 +164,9 @@ def find_leaks(state: State, models: Mapping[str, Upstream]) -> Leaks:
             if clip.clip in shots.get(video.batch, {})
         ]
         if trained:
-            found, counts[path] = compare_sides(path, trained, tested, frames)
+            found, counts[path] = compare_sides(path, trained, tested, total)
             leaks += found
-        leaks += _motion_leaks(path, upstream.motions, motions)
+        leaks += _motion_leaks(state.index, path, motions, tested_motions)
     return Leaks(state.revision.name, leaks, counts, list(open_))
 
 
@@ -160,7 +197,7 @@ def _shots(state: State) -> dict[str, dict[str, tuple[str, Shot]]]:
     return found
 
 
-def _tested_motions(state: State) -> list[MotionFacts]:
+def _tested_motions(state: State) -> frozenset[int]:
     """The motions of the subsets that stand on the test side."""
     splits: dict[str, str] = {}
     for entry in state.entries.values():
@@ -170,29 +207,19 @@ def _tested_motions(state: State) -> list[MotionFacts]:
             mocap = values.get("mocap")
             if isinstance(mocap, dict):
                 splits |= {name: str(facts.get("split")) for name, facts in mocap.items() if isinstance(facts, dict)}
-    found = []
+    found: set[int] = set()
     for path, (_, out) in state.outs.items():
         if path.startswith("data/views/") and splits.get(path.split("/")[2]) == "test":
             for member in state.index.members(out.md5) or []:
-                ids = state.index.sequence_ids(member.md5)
-                found += [MotionFacts(*sequence) for sequence in state.index.sequences(ids)]
-    return found
+                found.update(state.index.sequence_ids(member.md5))
+    return frozenset(found)
 
 
-class MotionNames:
-    """The test side's motions, by what tells that one is the same."""
-
-    def __init__(self, test: list[MotionFacts]) -> None:
-        self.names = {(m.subject, m.sequence) for m in test}
-        self.hashes = {m.source_sha256 for m in test}
-        self.subjects = {m.subject for m in test}
-
-
-def _motion_leaks(where: str, train: list[MotionFacts], test: MotionNames) -> list[Leak]:
-    leaks = [
-        Leak(where, "motion", f"{motion.subject}/{motion.sequence}")
-        for motion in train
-        if motion.source_sha256 in test.hashes or (motion.subject, motion.sequence) in test.names
-    ]
-    both = {m.subject for m in train} & test.subjects
-    return leaks + [Leak(where, "motion subject", subject) for subject in sorted(both)]
+def _motion_leaks(index: Index, where: str, train: Iterable[int], test: frozenset[int]) -> list[Leak]:
+    trained = sorted(train)
+    if not (trained and test):
+        return []
+    both = index.sequences(index.motions.shared(trained, test))
+    leaks = [Leak(where, "motion", f"{motion.subject}/{motion.sequence}") for motion in both]
+    subjects = index.motions.subjects_of(trained) & index.motions.subjects_of(test)
+    return leaks + [Leak(where, "motion subject", subject) for subject in sorted(subjects)]

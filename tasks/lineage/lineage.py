@@ -72,7 +72,7 @@ class Lineage:
             if path.startswith("data/models/"):
                 walk = Walk(self.graph, state, is_brief=True)
                 walk.start(Artefact(out, state.ids[stage]))
-                models[path] = walk.answer(path)
+                models[path] = (walk.answer(path), walk.motion_ids())
         return find_leaks(state, models)
 
     def coverage(self, rev: str | None = None) -> Coverage:
@@ -81,7 +81,7 @@ class Lineage:
         walk = Walk(self.graph, state, is_brief=True)
         for id_ in state.ids.values():
             walk.visit(id_)
-        return find_gaps(self.graph, state, walk.answer("everything"))
+        return find_gaps(self.graph, state, walk.answer("everything"), walk.motion_ids())
 
     def _upstream(self, state: State, thing: Thing) -> Upstream:
         walk = Walk(self.graph, state)

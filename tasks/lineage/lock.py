@@ -74,20 +74,32 @@ def split_lock(text: str) -> list[tuple[str, str]]:
     head, found, body = text.partition("stages:\n")
     if not text.strip():
         return []
-    if any(mark in text for mark in _MARKS) and (match := _CONFLICT.search(text)):
-        line = text.count("\n", 0, match.start()) + 1
-        raise LockFileError(f"dvc.lock line {line}: holds the marks of an unfinished merge; {_REMEDY}")
     blocks = _START.split(f"\n{body}") if found and head.startswith("schema:") else ["more"]
-    if blocks[0] or len(blocks) == 1:
-        return _split_by_yaml(text)
+    if blocks[0] or len(blocks) == 1 or any(mark in head for mark in _MARKS):
+        return _split_with_care(text)
     entries = []
     for block in [*(f"{block}\n" for block in blocks[1:-1]), blocks[-1]]:
-        name, _, lines = block.partition(":\n")
-        if not _NAME.fullmatch(name.strip()) or "\n\n" in lines or "#" in lines:
-            return _split_by_yaml(text)
-        entries.append((name.strip(), lines))
+        entry = _cut_block(block)
+        if entry is None:
+            return _split_with_care(text)
+        entries.append(entry)
     _refuse_twice([name for name, _ in entries])
     return entries
+
+
+@lru_cache(maxsize=8192)
+def _cut_block(block: str) -> tuple[str, str] | None:
+    """(stage, its lines); None where it is not as DVC writes it. Kept: most of a lock stood in the one before."""
+    name, _, lines = block.partition(":\n")
+    is_plain = _NAME.fullmatch(name.strip()) and "\n\n" not in lines and "#" not in lines
+    return (name.strip(), lines) if is_plain and not any(mark in block for mark in _MARKS) else None
+
+
+def _split_with_care(text: str) -> list[tuple[str, str]]:
+    if match := _CONFLICT.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise LockFileError(f"dvc.lock line {line}: holds the marks of an unfinished merge; {_REMEDY}")
+    return _split_by_yaml(text)
 
 
 def parse_entry(stage: str, text: str) -> Entry:

@@ -10,10 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from tasks.lineage.marks import MARK_COLUMNS, MARKS, VideoName
 from tasks.lineage.references import WITHDRAWN, Withdrawal
-from tasks.lineage.withdrawal import VideoName
-
-MARK_COLUMNS = ("video", "source", "licence", "sha256", "withdrawn", "reason")
 
 
 def mark_withdrawn(
@@ -26,8 +24,8 @@ def mark_withdrawn(
     changed = []
     for video, row in rows.items():
         folder = root / "catalog" / video.batch
-        if _add_mark(folder / "withdrawn.csv", video, row, date, reason, hashes.get(video, "")):
-            changed.append(f"catalog/{video.batch}/withdrawn.csv")
+        if _add_mark(folder / MARKS, video, row, date, reason, hashes.get(video, "")):
+            changed.append(f"catalog/{video.batch}/{MARKS}")
         # The clips first: a clip without its video is refused.
         dropped = [name for name in ("clips.csv", "videos.csv") if _drop_rows(folder / name, video.video)]
         changed += [f"catalog/{video.batch}/{name}" for name in dropped]

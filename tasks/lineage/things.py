@@ -62,7 +62,8 @@ def find_thing(graph: Graph, state: State, name: str) -> Thing:
         raise LineageError(f"{name}: means {len(found)} things at {state.revision.name}; write one of {listed}{more}")
     near = _nearest(graph, state, text)
     offered = f"; the nearest names are {', '.join(near)}" if near else ""
-    raise LineageError(f"{name}: nothing at {state.revision.name} has this name{offered}")
+    unread = f"; {'; '.join(state.notes)}" if state.notes else ""
+    raise LineageError(f"{name}: nothing at {state.revision.name} has this name{offered}{unread}")
 
 
 def _meanings(graph: Graph, state: State, text: str) -> Iterator[Thing]:

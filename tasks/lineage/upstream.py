@@ -7,11 +7,13 @@ motions that its provenance names, whatever else its stage could have read.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from tasks.lineage.catalogues import describe_span
-from tasks.lineage.contents import Content, Sequence
+from tasks.lineage.contents import Content
 from tasks.lineage.graph import (
     CATALOGUE,
     PROVENANCE,
@@ -25,7 +27,7 @@ from tasks.lineage.graph import (
 )
 from tasks.lineage.lock import Entry, FileRef
 
-NO_MODEL = "no-model"
+_NOTHING = ("no-model", "no-source")  # folders that stand for "none": DVC cannot make a dependency conditional
 _YOUTUBE = "https://www.youtube.com/watch?v="
 _PART = re.compile(r"\.\d+$")  # a recording longer than a file may be has rows NAME.1, NAME.2
 
@@ -154,14 +156,17 @@ class Walk:
     """One walk from things to their sources; collects as it goes."""
 
     def __init__(self, graph: Graph, state: State, *, is_brief: bool = False) -> None:
-        """Args: is_brief: the sources alone, without what each was used for, its file, and who ran what."""
+        """Args: is_brief: the sources alone, without what each was used for, its file, and who ran what; the motions by
+        motion_ids alone.
+        """
         self._is_brief = is_brief
         self.graph, self.index, self.state = graph, graph.index, state
         self.open: dict[str, None] = dict.fromkeys([*state.index.notes, *state.notes])
         self._seen: dict[tuple[int, str], Wanted] = {}
         self._videos: dict[tuple[str, str], VideoFacts] = {}
         self._clips: dict[tuple[str, str, str], ClipFacts] = {}
-        self._motions: dict[Sequence, MotionFacts] = {}
+        self._motions: list[tuple[Iterable[int], str, tuple[str, Mapping[str, str]] | None]] = []
+        self._sets: dict[str, frozenset[int]] = {}
         self._raw: dict[tuple[str, str], RawFacts] = {}
         self._entries: dict[int, list[str]] = {}
         self._code: dict[str, dict[str, None]] = {}
@@ -172,7 +177,7 @@ class Walk:
         for (batch, name), video in self._videos.items():
             for rows, manifest in self._told.get(batch, []):
                 _fill(video, rows.get(name, {}), manifest.get(name, {}))
-        entries = {id_: self.graph.entries[id_] for id_ in self._entries}
+        entries = self.index.entries(self._entries)
         runs = {} if self._is_brief else self.graph.runs_of(entries.values())
         stages = []
         for id_, entry in sorted(() if self._is_brief else entries.items(), key=lambda pair: pair[1].stage):
@@ -203,7 +208,7 @@ class Walk:
             thing=thing,
             revision=self.state.revision.name,
             videos=[self._videos[key] for key in sorted(self._videos)],
-            motions=[self._motions[key] for key in sorted(self._motions)],
+            motions=[] if self._is_brief else self._motion_facts(),
             raw=[self._raw[key] for key in sorted(self._raw)],
             stages=stages,
             code={path: list(md5s) for path, md5s in sorted(self._code.items())},
@@ -224,7 +229,7 @@ class Walk:
         if joined == seen:
             return
         self._seen[id_, role] = joined
-        entry = self.graph.entries[id_]
+        entry = self.graph.entry(id_)
         _add(self._entries.setdefault(id_, []), role)
         own = self._own(entry, joined)
         for dep in entry.deps:
@@ -244,7 +249,7 @@ class Walk:
         if artefact.entry is None:
             self._take_raw(artefact, wanted, "", None)
             return
-        entry = self.graph.entries[artefact.entry]
+        entry = self.graph.entry(artefact.entry)
         folder = self.graph.folder(artefact.out, batch_of(entry))
         if folder and folder.provenance and artefact.out.path.startswith("data/"):
             self.visit(artefact.entry, self._trained_on(artefact, ""), "")
@@ -262,7 +267,8 @@ class Walk:
             if folder.clips:
                 clips = (clips or set()) | set(folder.clips)
             for ids in folder.motions.values():
-                motions = (motions or set()) | set(ids)
+                motions = motions or set()
+                motions.update(ids)
             if folder.by_name:
                 self.note(
                     f"{out.path}: {len(folder.by_name)} tables are in no place to be read; they are taken for the clips"
@@ -279,7 +285,7 @@ class Walk:
         if artefact.entry is None:
             self._take_raw(artefact, own, role, reader)
             return
-        maker = self.graph.entries[artefact.entry]
+        maker = self.graph.entry(artefact.entry)
         folder = self.graph.folder(artefact.out, batch_of(maker)) if artefact.out.md5.endswith(".dir") else None
         if folder is None:
             if artefact.out.path.startswith("data/"):
@@ -296,7 +302,9 @@ class Walk:
             self.visit(artefact.entry, own, role)
 
     def _follow_motions(self, reader: Entry, artefact: Artefact, folder: Folder, own: Wanted, role: str) -> None:
-        held = frozenset(id_ for ids in folder.motions.values() for id_ in ids)
+        if artefact.out.md5 not in self._sets:
+            self._sets[artefact.out.md5] = frozenset(chain.from_iterable(folder.motions.values()))
+        held = self._sets[artefact.out.md5]
         if own.motions is None and reader.stage == "evaluate_motion" and _split_of(reader, artefact) == "train":
             return  # it reads the training side for the rows' mean alone
         chosen = held if own.motions is None else held & own.motions
@@ -313,7 +321,9 @@ class Walk:
             )
             return ALL
         clips = frozenset((row.get("batch", ""), row.get("clip", "")) for row in content.facts.get("clips", []))
-        motions = frozenset(self.index.sequence_ids(member.md5))
+        if member.md5 not in self._sets:
+            self._sets[member.md5] = frozenset(self.index.sequence_ids(member.md5))
+        motions = self._sets[member.md5]
         start_ids = self.index.sequence_ids(member.md5, start=True)
         if start_ids:
             start = content.facts.get("start") or {}
@@ -322,17 +332,15 @@ class Walk:
 
     def _take_raw(self, artefact: Artefact, own: Wanted, role: str, reader: Entry | None) -> None:
         path = "/".join(filter(None, [artefact.out.path, artefact.below]))
-        if PurePosixPath(path).name == NO_MODEL:
+        if PurePosixPath(path).name in _NOTHING:
             return
         if self._is_brief and own.motions is not None and "/amass" in path:
             self._take_motions(own.motions, role, None)
             return
-        members = self.index.members_below(artefact.out.md5, artefact.below)
-        if members is None:
+        files = self.index.files_below(artefact.out.md5, artefact.below)
+        if files is None:
             self.note(f"{path}: the list of its files is in no place (`dvc fetch` may bring it)", is_gap=True)
-            members = []
-        prefix = f"{artefact.below}/" if artefact.below else ""
-        files = {m.name[len(prefix) :]: m.md5 for m in members if m.name.startswith(prefix) or m.name == artefact.below}
+            files = {}
         is_motions = any(name.endswith((".npz", ".parquet")) for name in files) and "body_models" not in path
         if is_motions and reader is not None and own.motions is not None:
             self._take_motions(own.motions, role, (path, files))
@@ -342,22 +350,42 @@ class Walk:
         kind = "body models" if "body_models" in path else kind
         row = self._raw.setdefault((path, artefact.out.md5), RawFacts(path, artefact.out.md5, kind, len(files)))
         _add(row.roles, role)
+        row.licences = self.state.licences_of(path)
         if member and content:
-            row.licences = licences_of(content)
+            row.licences = licences_of(content) or row.licences
             self._take_motions(self.index.sequence_ids(member.md5), path, None)
 
-    def _take_motions(self, ids: Iterable[int], role: str, place: tuple[str, dict[str, str]] | None) -> None:
-        for sequence in self.index.sequences(ids):
-            row = self._motions.get(sequence)
-            if row is None:
-                row = self._motions[sequence] = MotionFacts(*sequence, None, None, [role])
-            elif role not in row.roles:
-                row.roles.append(role)
-            if place and row.file is None:
-                path, files = place
-                found = _file_of(sequence, files)
-                if found:
-                    row.file, row.md5 = f"{path}/{found}", files[found]
+    def _take_motions(self, ids: Iterable[int], role: str, place: tuple[str, Mapping[str, str]] | None) -> None:
+        """Args: place: the folder where their files may be, and its files."""
+        self._motions.append((ids, role, place))
+
+    def motion_ids(self) -> frozenset[int]:
+        """All motions that were met, by their numbers in the index."""
+        return frozenset().union(*(ids for ids, _, _ in self._motions))
+
+    def _motion_facts(self) -> list[MotionFacts]:
+        """In the order of their names. There may be a hundred thousand: those of the same use share its words."""
+        numbers = sorted(self.motion_ids())  # mostly the order of names, which spares the sorting below
+        rows = dict(zip(numbers, self.index.sequence_rows(numbers), strict=True))
+        roles: dict[str, set[int]] = {}
+        files: dict[int, tuple[str, str]] = {}
+        for ids, role, place in self._motions:
+            roles.setdefault(role, set()).update(ids)
+            if place is None:
+                continue
+            folder, names = place
+            for id_ in ids:
+                _, subject, sequence, _, _ = rows[id_]
+                if id_ not in files and (found := _file_of(subject, sequence, names)):
+                    files[id_] = (f"{folder}/{found}", names[found])
+        only = tuple(roles) if len(roles) == 1 else ()
+        words: dict[tuple[str, ...], list[str]] = {}
+        facts = []
+        for id_, row in sorted(rows.items(), key=itemgetter(1)):
+            own = only or tuple(role for role, held in roles.items() if id_ in held)
+            file, md5 = files.get(id_, (None, None))
+            facts.append(MotionFacts(*row, file, md5, words.setdefault(own, list(own))))
+        return facts
 
     def _catalogue(self, entry: Entry, wanted: Wanted, role: str) -> None:
         """A stage that reads a catalogue: its clips with their spans, its videos with what is known of them."""
@@ -459,12 +487,12 @@ def licences_of(content: Content) -> list[str]:
     return sorted({str(licence) for licence in [*content.facts.get("licences", []), *own]})
 
 
-def _file_of(sequence: Sequence, files: Mapping[str, str]) -> str:
+def _file_of(subject: str, sequence: str, files: Mapping[str, str]) -> str:
     """The raw file of a motion, "" = it is not there. A subject is DATASET/SUBJECT, the folder may be the dataset's."""
-    name = f"{sequence.subject}/{sequence.sequence}.npz"
+    name = f"{subject}/{sequence}.npz"
     if name in files:
         return name
-    short = f"{sequence.subject}/{_PART.sub('', sequence.sequence)}.npz"
+    short = f"{subject}/{_PART.sub('', sequence)}.npz"
     return next((n for n in (short, name.partition("/")[2], short.partition("/")[2]) if n in files), "")
 
 

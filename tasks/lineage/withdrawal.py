@@ -2,28 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
 
-from tasks.lineage.catalogues import parse_catalogue
 from tasks.lineage.downstream import HOLDS, MAY_BE_TRAINED, MAY_HOLD, STARTED, TRAINED, Search, Use
 from tasks.lineage.errors import LineageError
 from tasks.lineage.graph import State
 from tasks.lineage.index import WORK_TREE
 from tasks.lineage.lineage import Lineage
+from tasks.lineage.marks import VideoName, read_marks
 from tasks.lineage.references import read_folder
 from tasks.lineage.things import Thing
 from tasks.lineage.upstream import url_of
 
 DIFFERS = "the work tree differs from HEAD"
-
-
-class VideoName(NamedTuple):
-    batch: str
-    video: str
-
-    def __str__(self) -> str:
-        return f"{self.batch}/{self.video}"
 
 
 @dataclass
@@ -131,15 +121,6 @@ def _hashes(
                 if row.get("sha256"):
                     found.setdefault(VideoName(batch, row.get("video", "")), row["sha256"])
     return found
-
-
-def read_marks(root: Path) -> dict[VideoName, dict[str, str]]:
-    """The rows of every catalog/B/withdrawn.csv."""
-    return {
-        VideoName(path.parent.name, row.get("video", "")): row
-        for path in sorted(root.glob("catalog/*/withdrawn.csv"))
-        for row in parse_catalogue(path.read_text()).rows
-    }
 
 
 def _clips(state: State, videos: Iterable[VideoName]) -> Iterable[tuple[str, str]]:

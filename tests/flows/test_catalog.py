@@ -8,6 +8,7 @@ import pytest
 
 from flows import catalog, catalog_add
 from flows.project import ROOT
+from tasks.catalog import read_catalog
 from tasks.errors import CatalogError, InbetweenError
 
 
@@ -65,6 +66,23 @@ def test_check_names_file_and_row_of_every_fault(root, capsys):
         "clips.csv row 3",
         "clips.csv row 5",
     ]
+
+
+def test_check_and_add_refuse_a_withdrawn_video(root, capsys):
+    source = read_catalog(root, "sample").videos["kick_back"].source
+    (root / "catalog/old").mkdir()
+    (root / "catalog/old/withdrawn.csv").write_text(
+        f"video,source,licence,sha256,withdrawn,reason\ngone,{source},CC0,,2026-11-26,asked for\n"
+    )
+    with pytest.raises(CatalogError, match="1 fault in sample"):
+        catalog.check_batches(["sample"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"catalog/sample/videos.csv: kick_back: its source {source} was withdrawn on 2026-11-26 as old/"
+    )
+    with pytest.raises(CatalogError, match=r"was withdrawn on 2026-11-26 as old/gone \(asked for\)"):
+        catalog_add.add_batch("new", [source], root, "", force=False)
+    assert not (root / "catalog/new").exists()
 
 
 def test_a_batch_that_is_none_is_named(root):

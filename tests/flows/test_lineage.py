@@ -10,7 +10,7 @@ import pytest
 
 from flows.lineage import open_lineage
 from flows.lineage.places import find_places
-from flows.lineage.why import Project, explain_stage
+from flows.lineage.why import Project, explain_all, explain_stage
 from flows.project import ROOT
 from tasks.lineage.errors import LineageError
 from tasks.lineage.lock import parse_lock
@@ -107,6 +107,19 @@ def test_why_names_the_items_that_a_stage_before_made_anew(pipeline):
         ("pose@one", "data", "data/one/clips/a3.parquet", "changed"),
         ("pose@one", "data", "data/one/clips/a9.parquet", "added"),
     }
+
+
+def test_what_is_due_is_told_for_all_stages_as_for_each(pipeline):
+    params = pipeline.project.root / "params.yaml"
+    params.write_text(params.read_text().replace("crf: 16", "crf: 18"))
+    lineage = ask(pipeline)
+    due, notes = explain_all(lineage)
+    assert notes == []
+    renders = [stage for stage in pipeline.project.ran if stage.startswith("render@")]
+    assert due.keys() == {*renders, *(f"evaluate@{name.partition('@')[2]}" for name in renders), "report"}
+    assert due.keys() == {stage for stage in pipeline.project.ran if explain_stage(lineage, stage).reasons}
+    assert due["render@plain"] == ["param params.yaml render.crf: 16 -> 18"]
+    assert due["evaluate@plain"] == ["after render@plain, due before it"]
 
 
 def test_why_knows_new_stages_and_offers_the_nearest(pipeline):

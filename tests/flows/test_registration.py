@@ -38,6 +38,19 @@ def tree(tmp_path):
     return tmp_path
 
 
+def test_a_withdrawn_video_is_not_registered_again(tree):
+    (tree / "catalog/b0").mkdir()
+    (tree / "catalog/b0/withdrawn.csv").write_text(
+        "video,source,licence,sha256,withdrawn,reason\nold,file:/w.mp4,CC0,,2026-11-26,asked for\n"
+    )
+    before = files_of(tree)
+    with pytest.raises(
+        CatalogError, match=r"w: its source file:/w.mp4 was withdrawn on 2026-11-26 as b0/old \(asked for"
+    ):
+        register_batch(tree, make_batch())
+    assert files_of(tree) == before
+
+
 def files_of(tree) -> dict[str, bytes]:
     return {path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 

@@ -69,6 +69,18 @@ def test_artifact_names_input_and_output_hashes(flow_project):
 
 
 @needs_footage
+def test_a_run_leaves_the_sources_and_licences_of_what_it_made(flow_project):
+    import sqlite3
+
+    with sqlite3.connect(flow_project.root / ".inbetween/prefect/prefect.db") as database:
+        (text,) = database.execute("SELECT data FROM artifact WHERE key = 'lineage'").fetchone()
+    markdown = json.loads(text)
+    assert re.search(r"\| `render@b-blend-8` \| 1 video[^|]* \| \*\*", markdown)
+    assert re.search(r"\| `data/b/videos/\S+` \| \S+", markdown)
+    assert "0 stages are due." in markdown
+
+
+@needs_footage
 def test_nothing_to_do_starts_no_server(flow_project):
     log = flow_project.root / ".inbetween/prefect/server.log"
     before = log.stat().st_mtime_ns

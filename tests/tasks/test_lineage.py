@@ -8,7 +8,7 @@ import pytest
 from flows.lineage import open_lineage
 from tasks.lineage.downstream import HOLDS, MAY_HOLD, NAMES, STARTED, TRAINED
 from tasks.lineage.errors import LineageError
-from tests.lineage_project import Clip, Pipeline, small_project
+from tests.lineage_project import Clip, Pipeline, motion_rows, small_project
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +227,60 @@ def test_a_lock_whose_entries_do_not_fit_is_said(pipeline):
     (project.root / "dvc.lock").write_text(text.replace("  split@one:", "<<<<<<< mine\n  split@one:"))
     answer = ask(pipeline).downstream("video:one/a-train")
     assert any("work tree: dvc.lock line" in line and "unfinished merge" in line for line in answer.open)
-    with pytest.raises(LineageError, match="nothing at work tree has this name"):
+    with pytest.raises(LineageError, match=r"nothing at work tree has this name.*unfinished merge; take one side with"):
         ask(pipeline).upstream("data/one/poses")
+
+
+def test_an_index_that_grew_answers_as_one_made_at_once(pipeline, tmp_path):
+    ask(pipeline)
+    rows = pipeline.motions["walks"]["kim-000"]
+    pipeline.motions["jumps"] = {"kim-000": [rows[0] | {"subset": "jumps"}], **motion_rows("jumps", {"new": 2}, "")}
+    pipeline.run_mocap({"walks": "train", "jumps": "test"})
+    pipeline.batches["two"]["b9"] = Clip("b9", "b-new", "train", "new", 3, 5)
+    pipeline.run_batch("two")
+    pipeline.project.commit("more")
+    grown, fresh = ask(pipeline), open_lineage(pipeline.project.root, tmp_path / "fresh.sqlite")
+    for question in (
+        lambda lineage: lineage.leaks(),
+        lambda lineage: lineage.coverage(),
+        lambda lineage: lineage.upstream("data/models/motion"),
+        lambda lineage: lineage.upstream("data/two/clips"),
+        lambda lineage: lineage.downstream("walks/set/kim/kim_00000"),
+        lambda lineage: lineage.diff("HEAD~1", "HEAD"),
+    ):
+        assert question(grown) == question(fresh)
+    assert {(leak.kind, leak.what) for leak in grown.leaks().leaks} == {
+        ("motion", "set/kim/kim_00000"), ("motion subject", "set/kim"),
+    }  # fmt: skip
+    assert {gap.what for gap in grown.coverage().gaps} == {f"motion jumps/set/new/new_0000{n}" for n in (0, 1)}
+
+
+def test_a_lock_edited_by_hand_leaves_open_what_nobody_made(pipeline):
+    lock = pipeline.project.root / "dvc.lock"
+    stage, made = lock.read_text().split("  pose@one:\n")
+    md5 = pipeline.project.md5_at("data/one/clips")
+    lock.write_text(f"{stage}  pose@one:\n{made.replace(md5, 'f' * 32 + '.dir', 1)}")  # what pose read
+    answer = ask(pipeline).upstream("data/one/poses")
+    assert not answer.is_complete
+    assert (
+        f"pose@one: data/one/clips was read with md5 ffffffff, and the lock's output has {md5[:8]}; no revision has the"
+        " entry that made what was read: what it was made from stays open"
+    ) in answer.open
+
+
+def test_a_work_tree_with_changes_and_a_remote_that_is_away_are_said(pipeline):
+    root = pipeline.project.root
+    (root / ".dvc/config").write_text("['remote \"store\"']\n    url = ../../away\n")
+    (root / "catalog/one/clips.csv").write_text((root / "catalog/one/clips.csv").read_text().replace("20,29", "20,28"))
+    lineage = ask(pipeline)
+    dirty = (
+        "the work tree differs from HEAD (.dvc/config, catalog/one/clips.csv); what is asked of it is answered as it"
+    )
+    for answer in (lineage.upstream("renderer/first"), lineage.downstream("clip:one/a2"), lineage.leaks()):
+        assert [line for line in answer.open if "differs" in line] == [f"{dirty} stands"]
+    away = (root / "../away").resolve()
+    (line,) = [line for line in lineage.downstream("clip:one/a2").open if "remote" in line]
+    assert line == f"remote store: its folder {away} is not there, what it holds not known"
 
 
 def test_a_shallow_clone_says_what_it_lacks(pipeline, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from flows.lineage import open_lineage
-from tasks.lineage.leaks import Shot, find_shared_frames
+from tasks.lineage.leaks import Shot, count_shared_frames, find_shared_frames
 from tasks.lineage.licences import judge
 from tests.lineage_project import Clip, Pipeline, motion_rows, small_project
 from tests.sandbox import SHARED
@@ -100,10 +100,11 @@ def test_clips_of_a_catalogue_or_a_model_on_both_sides_are_leaks(pipeline):
     leaks = {(leak.where, leak.kind, leak.what): leak for leak in found.leaks}
     assert leaks["catalogue one", "in-between frames", "youtube:onea-train"].frames == [15, 16, 17]
     assert leaks["data/models/renderer/first", "key frames", "youtube:onea-train"].frames == [10, 14, 18]
-    assert leaks["data/models/renderer/first", "in-between frames", "youtube:onea-train"].number == 7
+    assert leaks["data/models/renderer/first", "in-between frames", "youtube:onea-train"].number == 6
+    assert leaks["data/models/renderer/first", "frames after the last key", "youtube:onea-train"].frames == [19]
     assert ("data/models/renderer/first", "clip", "one/a1") in leaks
     assert ("data/models/renderer/first", "subject", "atrain") in leaks
-    assert found.num_frames["catalogue one"] == (3, 14, 0, 6)
+    assert found.num_frames["catalogue one"] == (3, 12, 0, 6)
 
 
 def test_a_motion_or_its_subject_on_both_sides_is_a_leak(pipeline):
@@ -133,8 +134,9 @@ def test_the_published_split_has_its_known_leaks():
         for split in ("train_list", "test_list")
     }
     shared = find_shared_frames(sides["train_list"], sides["test_list"])
-    assert (sum(map(len, shared.inbetweens.values())), shared.num_inbetweens) == (106, 353)
-    assert (sum(map(len, shared.keys.values())), shared.num_keys) == (266, 381)
+    assert sum(map(len, shared.inbetweens.values())) == 106
+    assert sum(map(len, shared.keys.values())) == 266
+    assert count_shared_frames(sides["train_list"], sides["test_list"]) == (106, 353, 266, 381)
 
 
 VERDICTS = {
@@ -167,6 +169,33 @@ def test_the_strictest_parent_wins_over_every_step(pipeline):
     assert (answer.is_allowed, answer.verdict) == (False, "no")
     assert (answer.parents[0].name, answer.parents[0].licence) == ("one/a-train", "CC BY-NC 4.0")
     assert ask(pipeline).licences("data/renders/painted", rev="HEAD~1").is_allowed
+
+
+def test_given_data_has_its_licence_from_the_list_in_git(pipeline):
+    project = pipeline.project
+    project.write_raw("data/raw/given", {"vgg/net.pth": b"weights", "README.md": b"yours"})
+    project.ran["train_renderer@first"].deps["data/raw/given/vgg/net.pth"] = project.md5_at(
+        "data/raw/given/vgg/net.pth"
+    )
+    project.commit("given weights")
+    answer = ask(pipeline).licences("renderer/first")
+    assert (answer.verdict, answer.parents[0].name) == ("unknown", "data/raw/given/vgg/net.pth")
+    assert [(gap.kind, gap.what) for gap in ask(pipeline).coverage().gaps] == [
+        ("no licence", "data/raw/given/vgg/net.pth")
+    ]
+    for licence, verdict in (("BSD-3-Clause", "yes, with duties"), ("research only, non-commercial", "no")):
+        project.write("lineage/licences.csv", f'path,licence\ndata/raw/given/vgg,"{licence}"\n')
+        project.commit(licence)
+        answer = ask(pipeline).licences("renderer/first")
+        assert answer.verdict == verdict
+        assert licence in {parent.licence for parent in answer.parents}
+    assert ask(pipeline).coverage().gaps == []
+    assert ask(pipeline).licences("renderer/first", rev="HEAD~2").verdict == "unknown"
+    project.write("lineage/licences.csv", "folder,licence\ndata/raw/given/vgg,MIT\n")
+    project.save()
+    answer = ask(pipeline).licences("renderer/first")
+    assert answer.verdict == "unknown"
+    assert any("lineage/licences.csv: its first row must name the columns path,licence" in line for line in answer.open)
 
 
 def test_an_answer_with_an_open_end_allows_nothing(pipeline):

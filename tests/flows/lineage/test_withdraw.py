@@ -43,6 +43,7 @@ def all_files(root: Path) -> list[Path]:
 def test_a_video_goes_from_every_place_and_revision_and_the_others_stay(tmp_path: Path) -> None:
     sandbox = make_two_revisions(tmp_path)
     root = sandbox.root
+    rows = (root / "catalog/a/videos.csv").read_text()
     film = (root / "data/a/videos/kick_back.mp4").read_bytes()
     frames = pictures_in(root / "data/a/clips/kick.parquet") | pictures_in(root / "data/renders/a-blend-8/kick.parquet")
     kept = {
@@ -97,6 +98,18 @@ def test_a_video_goes_from_every_place_and_revision_and_the_others_stay(tmp_path
     assert "up to date" in sandbox.run("dvc", "status").stdout
     sandbox.commit("withdrawn")
     assert "all well" in sandbox.run("inbetween", "lineage", "verify", "--all-revs").stdout
+
+    # Nobody brings it back by accident, under another name neither, whatever says so: a hand's edit, then plain DVC.
+    (row,) = [line for line in rows.splitlines() if line.startswith("kick_back,")]
+    for again in (row, row.replace("kick_back,", "renamed,", 1)):
+        with (root / "catalog/a/videos.csv").open("a") as file:
+            file.write(f"{again}\n")
+        for command in (("dvc", "repro", "download@a"), ("inbetween", "catalog", "check", "a")):
+            done = sandbox.run(*command, check=False)
+            assert done.returncode != 0
+            assert "as a/kick_back (asked for); leave it out, or" in done.stdout + done.stderr
+        sandbox.run("git", "checkout", "-q", "catalog/a/videos.csv")
+    assert "kick_back.mp4" not in {path.name for path in (root / "data/a/videos").iterdir()}
 
     # A touched folder of an old revision, but for what was withdrawn.
     done = sandbox.run(

@@ -2,9 +2,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tasks.lineage.marks import VideoName, read_marks
 from tasks.lineage.references import Withdrawal, read_withdrawn
 from tasks.lineage.removal import clear_artifacts, clear_items, mark_withdrawn, note_withdrawn, remove_runs
-from tasks.lineage.withdrawal import VideoName, read_marks
 
 VIDEOS = 'video,source,licence\na,youtube:aaaaaaaaaaa,"CC-BY, 4.0"\nb,youtube:bbbbbbbbbbb,CC0\n'
 CLIPS = "clip,video,split\r\nb-1,b,test\r\na-1,a,train\r\na-2,a,test\r\n"

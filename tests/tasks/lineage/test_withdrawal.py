@@ -6,7 +6,8 @@ import pytest
 from flows.lineage import open_lineage
 from tasks.lineage.errors import LineageError
 from tasks.lineage.lineage import Lineage
-from tasks.lineage.withdrawal import VideoName, plan_withdrawal
+from tasks.lineage.marks import VideoName
+from tasks.lineage.withdrawal import plan_withdrawal
 
 
 def git(root: Path, *words: str) -> None:
