@@ -1,6 +1,5 @@
 """`inbetween catalog add`: propose clips of videos and write a batch's two files, for a person to mend."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tasks.clip_proposals import (
 from tasks.download import DownloadSettings, download_videos
 from tasks.errors import CatalogError
 from tasks.lineage.marks import Candidate, refuse_withdrawn
-from tasks.new_batch import name_videos, parse_rate, read_words, refuse_existing, to_source
+from tasks.new_batch import BATCH_NAME, name_videos, parse_rate, read_words, refuse_existing, to_source
 from tasks.new_batch import write_catalog as write_files
 from tasks.pose import MediapipeSettings
 from tasks.presence import see_people
@@ -29,7 +28,6 @@ from tasks.shots import Footage, Watched, fit_size, probe_footage, read_footage,
 from tasks.sources import Manifest
 from tasks.video import ffmpeg_path
 
-BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # as params.yaml allows it
 CLIP_PIXELS = 768 * 512  # of a proposed clip's pictures, at most
 KEY_STEP, NO_SOURCE = 4, "data/raw/embedded/no-source"  # of the lines for params.yaml
 

@@ -22,6 +22,7 @@ _Method = Literal["warp", "neural", "rife", "flow", "blend"]
 _Motion = Literal["learned", "robust", "cubic", "linear"]
 _Base = Literal["rife", "flow"]
 _Background = Literal["warp", "base"]
+_Device = Literal["auto", "cpu", "cuda"]
 _Audio = Literal["keep", "stretch", "drop"]
 Missing = Literal["fail", "skip"]
 Landing = Literal["push", "branch"]
@@ -169,6 +170,7 @@ def render(
     ] = "warp",
     renderer: Annotated[Path | None, typer.Option(help="folder of a trained renderer, for method neural")] = None,
     motion_model: Annotated[Path | None, typer.Option(help="folder of a motion network, for motion learned")] = None,
+    device: Annotated[_Device, typer.Option(help="of RIFE and of neural; auto = a GPU where there is one")] = "auto",
     audio: Annotated[_Audio | None, typer.Option(help="keep by default; with --slow drop, or stretch")] = None,
     frames: Annotated[Path | None, typer.Option(help="folder for every frame as PNG: frame_000000.png on")] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="H.264 quality, lower is better")] = None,
@@ -188,6 +190,7 @@ def render(
         motion=motion,
         base=base,
         background=background,
+        device=device,
         motion_model=motion_model,
         renderer=renderer,
         audio=audio,
@@ -312,11 +315,12 @@ def import_h5(
         list[str] | None, typer.Option(help="what the file does not tell: 60, or DATASET=120 (may be repeated)")
     ] = None,
     licence: Annotated[str, typer.Option(help="of the motions")] = "AMASS, non-commercial research",
+    new_batch: Annotated[str, typer.Option(help="make batches NAME-train and NAME-test of the imported clips")] = "",
 ) -> None:
     """The 2021 authors' published sets as tables; stopped, the same command goes on where it was."""
     from flows.imports import run_import_h5
 
-    run_import_h5(file, name, batch, fps or [], licence)
+    run_import_h5(file, name, batch, fps or [], licence, new_batch)
 
 
 @import_app.command(

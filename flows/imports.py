@@ -5,19 +5,24 @@ from pathlib import Path
 
 from flows.progress import Progress, say
 from flows.project import ROOT, STATE
-from tasks.catalog import read_catalog
+from tasks.catalog import UNKNOWN_LICENCE, read_catalog
 from tasks.errors import ParamsError, SourceError
+from tasks.import_catalog import ClipFacts, import_batches
 from tasks.import_record import Import
+from tasks.new_batch import BATCH_NAME, refuse_existing, write_catalog
 
 IMPORTS = Path("data/raw/given/imports")
+IMPORTED_STEP = {"train": 1, "test": 2}  # key step that the authors' DAIN pictures of either side are made for
 
 
-def run_import_h5(file: Path, name: str, batch: str, fps: Sequence[str], licence: str) -> None:
+def run_import_h5(file: Path, name: str, batch: str, fps: Sequence[str], licence: str, new_batch: str) -> None:
     from tasks.import_h5 import Options, count_work, find_layout, import_h5
 
     if not file.is_file():
         raise SourceError(f"{file}: there is no such file")
     layout = find_layout(file)
+    if new_batch:
+        _refuse_batches(new_batch, layout)
     options = Options(_frames(batch), _rates(fps), licence)
     recorded = {"batch": batch, "fps": dict(options.fps), "licence": licence}
     work = _begin(file, name, f"{layout}.h5", recorded)
@@ -25,7 +30,10 @@ def run_import_h5(file: Path, name: str, batch: str, fps: Sequence[str], licence
     with Progress(f"import {name}", count_work(file, layout), unit) as progress:
         done = import_h5(file, layout, work, options, progress.advance)
     say(f"import: {IMPORTS / name}: {done}")
-    _say_next(name)
+    if new_batch:
+        _write_batches(new_batch, name, batch)
+    else:
+        _say_next(name)
 
 
 def run_import_folder(what: str, folder: Path, name: str, batch: str) -> None:
@@ -81,6 +89,34 @@ def _rates(words: Sequence[str]) -> dict[str, float]:
         if not 1 <= rates[dataset] <= 1000:
             raise ParamsError(f"--fps {word}: must be 1 to 1000 frames a second")
     return rates
+
+
+def _refuse_batches(new_batch: str, layout: str) -> None:
+    """Raises: ParamsError where there can be none of that name; CatalogError where there is one."""
+    if not BATCH_NAME.fullmatch(new_batch):
+        raise ParamsError(f"--new-batch {new_batch!r}: a batch's name is letters, digits, _ and -, 100 at most")
+    if layout != "HumanSlomo":
+        raise ParamsError(f"--new-batch {new_batch}: motions are no clips; name the import's folders under mocap")
+    for split in ("train", "test"):
+        refuse_existing(ROOT / "catalog" / f"{new_batch}-{split}", ["videos.csv", "clips.csv"], replaces=False)
+
+
+def _write_batches(new_batch: str, name: str, batch: str) -> None:
+    """A batch a side, and what params.yaml must say of each."""
+    known = {}
+    if batch:
+        catalog = read_catalog(ROOT, batch)
+        known = {clip: ClipFacts(row.subject, catalog.videos[row.video].licence) for clip, row in catalog.clips.items()}
+    place = IMPORTS / name
+    rows = import_batches(ROOT / place / "clips", place / "clips", known, UNKNOWN_LICENCE)
+    for split, (videos, clips) in rows.items():
+        one, step = f"{new_batch}-{split}", IMPORTED_STEP[split]
+        write_catalog(ROOT / "catalog" / one, videos, clips, replaces=False)
+        say(f"catalog/{one}: {len(clips)} clips; for params.yaml:")
+        say(f"  batches.{one}: {{key_steps: [{step}], pose: {{worker: imported, source: {place / 'poses'}}}}}")
+        line = f"{{batch: {one}, key_step: {step}, interpolator: imported, source: {place / 'backgrounds'}}}"
+        say(f"  backgrounds.{one}-{step}: {line}")
+    say("then: dvc commit -f data.dvc && git add catalog data.dvc params.yaml && git commit")
 
 
 def _say_next(name: str) -> None:

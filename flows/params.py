@@ -287,6 +287,7 @@ class BackgroundSet(Section):
     key_step: TrainStep
     interpolator: Literal["flow", "rife", "dain", "imported"]
     source: str
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class RendererSet(Section):
@@ -311,6 +312,7 @@ class RenderSet(Section):
     renderer: str
     background: Literal["base", "warp"] = "warp"
     base: Literal["rife", "flow"] = "rife"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Params(Section):

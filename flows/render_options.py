@@ -1,6 +1,6 @@
 """What `inbetween render` was told, checked before any work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -8,6 +8,7 @@ from typing import Literal
 from flows.progress import say
 from flows.project import ROOT
 from flows.raw_data import bring_raw_data
+from models.renderer.device import DeviceError, best_device, open_device
 from models.renderer.keys import WeightsError, find_rife_weights
 from models.renderer.methods import Base, available_base
 from tasks.errors import ParamsError, ToolError
@@ -25,6 +26,7 @@ class RenderOptions:
     """What the command line says.
 
     motion_model: checkpoint folder of a learned motion; None = the embedded one.
+    device: of the networks that make pictures; auto = a GPU where there is one.
     renderer: of method neural, which paints over the frames of `background`: warp | base.
     audio, crf, workers: None = as the pace or params.yaml has it.
     """
@@ -34,6 +36,7 @@ class RenderOptions:
     motion: Motion
     base: Base
     background: Background
+    device: Literal["auto", "cpu", "cuda"]
     motion_model: Path | None
     renderer: Path | None
     audio: Audio | None
@@ -127,6 +130,13 @@ def choose_settings(options: RenderOptions) -> RenderSettings:
         renderer=str(options.renderer.absolute()) if options.renderer else "",
         background=options.background,
     )
+    if settings.has_network:
+        settings = replace(settings, device=best_device() if options.device == "auto" else options.device)
+    if settings.device != "cpu":
+        try:
+            open_device(settings.device)
+        except DeviceError as error:
+            raise ParamsError(f"--{error}") from error
     is_embedded = options.motion == "learned" and options.motion_model is None
     if settings.needs_poses and is_embedded and not EMBEDDED_MOTION.is_dir():
         bring_raw_data()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from models.renderer.device import Device, DeviceError
 from models.renderer.flow import FlowPair
 from models.renderer.keys import WeightsError
 from tasks.errors import ToolError
@@ -44,6 +45,7 @@ class BackgroundSpec:
     last_key: int
     num_keys: int
     interpolator: str
+    device: Device = "cpu"
 
 
 class Wanted(NamedTuple):
@@ -93,40 +95,46 @@ def wanted_pictures(spec: BackgroundSpec) -> Iterator[Wanted]:
 
 
 def plan_background(
-    path: Path, key_step: int, interpolator: str, version: str, key: Callable[..., str]
+    path: Path, key_step: int, interpolator: str, version: str, key: Callable[..., str], device: Device = "cpu"
 ) -> BackgroundPlan:
     """Cut one clip's backgrounds into items.
 
     Args:
         version: of the interpolator, where it is not the project's own.
         key: (*parts) -> item key.
+        device: that RIFE works on.
     """
     table = Table("clip", path)
     num_keys = count_keys(table.num_rows, key_step)
     clip = table.metadata["clip"]
     items = []
     for first, last in runs_of_keys(num_keys, key_step, int(table.metadata["height"]), int(table.metadata["width"])):
-        spec = BackgroundSpec(path, key_step, first, last, num_keys, interpolator)
+        spec = BackgroundSpec(path, key_step, first, last, num_keys, interpolator, device)
         rows = [number * key_step for number in range(max(0, first - 1), min(num_keys, last + 1))]
         times = [float(time) for time in table.column("time")[rows[0] : rows[-1] + 1]]
         inputs = hash_rows(table, rows, ("frame", "image"))
         items.append(
             Item(
                 f"{clip} keys {first}-{last - 1}",
-                key(inputs, times, key_step, first, last, num_keys, interpolator, version),
+                key(inputs, times, key_step, first, last, num_keys, interpolator, version, device),
                 spec,
             )
         )
     metadata = {name: table.metadata[name] for name in ("clip", "batch", "video", "source_sha256")}
     metadata |= {"key_step": str(key_step), "interpolator": interpolator}
+    if interpolator == "rife":
+        metadata["device"] = device
     return BackgroundPlan(clip, items, metadata | ({"interpolator_version": version} if version else {}))
 
 
 def make_backgrounds(spec: BackgroundSpec) -> pa.Table:
-    """The backgrounds of a run of keys, by flow or rife. Raises: ToolError where RIFE's weights are missing."""
+    """The backgrounds of a run of keys, by flow or rife.
+
+    Raises: ToolError where RIFE's weights are missing, or there is no such device or its memory does not do.
+    """
     table = Table("clip", spec.path)
     times = table.column("time").astype(np.float64)
-    make_pair = _load_interpolator(spec.interpolator)
+    make_pair = _load_interpolator(spec.interpolator, spec.device)
     keys: dict[int, Image] = {}
 
     def key_image(row: int) -> Image:
@@ -143,14 +151,14 @@ def make_backgrounds(spec: BackgroundSpec) -> pa.Table:
     return background_rows(table, rows)
 
 
-def _load_interpolator(name: str) -> "type[FlowPair] | partial[RifePair]":
+def _load_interpolator(name: str, device: Device) -> "type[FlowPair] | partial[RifePair]":
     if name == "flow":
         return FlowPair
     from models.renderer.rife import RifePair, load_rife  # here: torch takes seconds to import
 
     try:
-        return partial(RifePair, network=load_rife())
-    except WeightsError as error:
+        return partial(RifePair, network=load_rife(device=device))
+    except (DeviceError, WeightsError) as error:
         raise ToolError(str(error)) from error
 
 

@@ -24,7 +24,7 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import YoutubeDLError
 
 from tasks.errors import SourceError, ToolError
-from tasks.pictures import SUFFIX, pack_folder, pack_tar
+from tasks.pictures import SUFFIX, pack_folder, pack_table, pack_tar
 from tasks.sources import (
     MANIFEST,
     PARTIAL,
@@ -243,6 +243,10 @@ def _copy_file(source: Source, partial: Path, root: Path) -> _Fetched:
         return _Fetched(packed)
     if not path.is_file():
         raise SourceError("no such file")
+    if path.suffix == ".parquet":  # a clip of an import
+        packed = partial / f"video{SUFFIX}"
+        pack_table(path, packed)
+        return _Fetched(packed)
     copy = partial / f"video{path.suffix}"
     try:
         shutil.copyfile(path, copy)

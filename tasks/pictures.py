@@ -5,6 +5,7 @@ its file's name ends in (frame024365.png is 24365); numbers may have gaps. Nothi
 archive names: a picture's bytes go from one archive into the other.
 """
 
+import io
 import re
 import tarfile
 import zipfile
@@ -12,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-from tasks.errors import SourceError
+from tasks.errors import SourceError, TableError
+from tasks.tables import Table
 
 SUFFIX = ".zip"
 _PICTURE = re.compile(r"(?P<stem>.*?)(?P<number>\d{1,9})\.(?:png|jpe?g)", re.IGNORECASE)
@@ -37,6 +39,21 @@ def pack_folder(folder: Path, target: Path) -> None:
         for name in names.values():
             with paths[name].open("rb") as picture:
                 _add(archive, name, picture, paths[name].stat().st_size)
+
+
+def pack_table(table: Path, target: Path) -> None:
+    """Pack the pictures of a clip's table, as an import has them, under their frames' numbers.
+
+    Raises: SourceError where it is no such table.
+    """
+    try:
+        clip = Table("clip", table)
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for row, frame in enumerate(clip.frames.tolist()):
+                picture = clip.read_picture(row)
+                _add(archive, f"{frame:06d}.png", io.BytesIO(picture), len(picture))
+    except TableError as error:
+        raise SourceError(f"not a clip's table ({error})") from error
 
 
 def pack_tar(archive_path: Path, folder: str, target: Path) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.motion.classical import interpolate_joints, repair_keys
+from models.renderer.device import Device, DeviceError
 from models.renderer.keys import WeightsError
 from models.renderer.methods import Base, KeyPair, render_between, render_neural
 from models.skeleton import is_seen, torso_length
@@ -42,6 +43,7 @@ class RenderSettings:
     base: the interpolator that warp works over.
     renderer: the checkpoint folder of neural, which paints over `background`; of no other method.
     background: base = the pictures of stage background | warp = those of the method, over `base`.
+    device: of RIFE and of neural's generator; a GPU's pictures differ from the CPU's by a level here and there.
     """
 
     key_step: int
@@ -51,6 +53,7 @@ class RenderSettings:
     base: Base
     renderer: str
     background: Background
+    device: Device = "cpu"
 
     def describe(self) -> dict[str, str]:
         """Name -> value of what shaped the pictures."""
@@ -59,11 +62,17 @@ class RenderSettings:
             del values["renderer"], values["background"]
         if not self.is_warped:
             del values["base"]
+        if not self.has_network:
+            del values["device"]
         return values
 
     @property
     def is_warped(self) -> bool:
         return self.method == "warp" or (self.method == "neural" and self.background == "warp")
+
+    @property
+    def has_network(self) -> bool:
+        return self.method in ("rife", "neural") or (self.is_warped and self.base == "rife")
 
     @property
     def reads_backgrounds(self) -> bool:
@@ -263,7 +272,12 @@ def _between(
     times: FloatArray,
 ) -> Iterator[tuple[int, bytes, float]]:
     """(row, PNG, share made from the pose) of each frame between key `number` and the next."""
-    step, method = spec.settings.key_step, spec.settings.method
+    step, method, base, device = (
+        spec.settings.key_step,
+        spec.settings.method,
+        spec.settings.base,
+        spec.settings.device,
+    )
     start, end = number * step, (number + 1) * step
     between = range(start + 1, end)
     behind = _read_backgrounds(spec, frames[start + 1 : end]) if spec.settings.reads_backgrounds else []
@@ -292,12 +306,12 @@ def _between(
             pictures = (
                 [decode_png(picture) for picture in behind]
                 if behind
-                else [frame.image for frame in render_between("warp", pair, wanted, joints, spec.settings.base)]
+                else [frame.image for frame in render_between("warp", pair, wanted, joints, base, device)]
             )
-            made = render_neural(pair, joints, pictures, Path(spec.settings.renderer))
+            made = render_neural(pair, joints, pictures, Path(spec.settings.renderer), device)
         else:
-            made = render_between(method, pair, wanted, joints, spec.settings.base)
-    except WeightsError as error:
+            made = render_between(method, pair, wanted, joints, base, device)
+    except (DeviceError, WeightsError) as error:
         raise ToolError(str(error)) from error
     yield from ((row, encode_png(image), share) for row, (image, share) in zip(between, made, strict=True))
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from models.renderer.device import DeviceError
 from models.renderer.keys import WeightsError
 from models.renderer.methods import KeyPair, render_between, render_neural
 from models.skeleton import NUM_JOINTS, is_seen
@@ -277,13 +278,12 @@ def _between(
             if method == "neural":
                 assert some_joints is not None
                 renderer = Path(settings.renderer)
-                behind = render_between(
-                    "warp" if settings.background == "warp" else settings.base, pair, shares, some_joints, settings.base
-                )
-                made = render_neural(pair, some_joints, [frame.image for frame in behind], renderer)
+                below = "warp" if settings.background == "warp" else settings.base
+                behind = render_between(below, pair, shares, some_joints, settings.base, settings.device)
+                made = render_neural(pair, some_joints, [frame.image for frame in behind], renderer, settings.device)
             else:
-                made = render_between(method, pair, shares, some_joints, settings.base)
-        except WeightsError as error:
+                made = render_between(method, pair, shares, some_joints, settings.base, settings.device)
+        except (DeviceError, WeightsError) as error:
             raise ToolError(str(error)) from error
         for moment, frame in zip(some, made, strict=True):
             yield _Frame(frame.image, moment.share, "generated", method, gap.key, frame.posed_share, moment, gap)

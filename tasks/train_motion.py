@@ -87,6 +87,9 @@ def train_motion(training: MotionTraining, out: Path | None, log: Log) -> None:
         try:
             recipe = make_recipe(training, network)
             result = train(network, recipe, _Points(shards), training.config, training.state, log)
+        except torch.OutOfMemoryError as error:
+            name = "samples.num_key_tokens" if training.network == "tangents" else "paper_samples.batch_size"
+            raise ParamsError(f"train_motion: the GPU's memory does not do; lower train_motion.{name}") from error
         except TrainingError as error:
             raise SourceError(f"train_motion: {error}") from error
         except ValueError as error:  # no sequence is long enough, more processes than clips

@@ -98,6 +98,10 @@ def train_renderer(training: RendererTraining, out: Path | None, sheet: Path | N
         result = train(
             generator, discriminator, perceptual, source, held_out.score, training.config, training.state, log
         )
+    except torch.OutOfMemoryError as error:
+        raise ParamsError(
+            "train_renderer: the GPU's memory does not do; lower train_renderer.batch_size or max_frames"
+        ) from error
     except TrainingError as error:
         raise SourceError(f"train_renderer: {error}") from error
     except ValueError as error:  # no clip is long enough

@@ -4,10 +4,31 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def gpu_where_it_is_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the tests state to the bit holds on a CPU: a GPU is there for those marked `gpu` alone."""
+    torch = sys.modules.get("torch")
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that a test starts
+        if torch is not None:
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+        return
+    if torch is None or not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    state._reset_state(reset_partial_state=True)  # it is made once a process, for one device
+    yield
+    state._reset_state(reset_partial_state=True)
+
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 

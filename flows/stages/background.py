@@ -36,13 +36,13 @@ def run(stage: Stage) -> None:
     files = {clip: [path] for clip, path in paths.items()}
     if wanted.interpolator == "imported":
         files = {clip: [path, *imported_table(source, clip)] for clip, path in paths.items()}
-    outputs = stage.outputs(files, section, wanted.key_step, wanted.interpolator, version)
+    outputs = stage.outputs(files, section, wanted.key_step, wanted.interpolator, version, wanted.device)
     pending = stage.pending(outputs)
     if wanted.interpolator == "imported":
         writes = [partial(write_imported, paths[output.name], source, wanted.key_step) for output in pending]
         stage.write([(output, [], write) for output, write in zip(pending, writes, strict=True)])
     else:
-        arguments = (wanted.key_step, wanted.interpolator, version, key)
+        arguments = (wanted.key_step, wanted.interpolator, version, key, wanted.device)
         todo = {output: plan_background(paths[output.name], *arguments) for output in pending}
         stage.do(work, [item for plan in todo.values() for item in plan.items], group=group)
         stage.write([(out, plan.items, partial(write_backgrounds, plan, stage.store)) for out, plan in todo.items()])

@@ -49,6 +49,7 @@ def run(stage: Stage) -> None:
         base,
         wanted.renderer,
         wanted.background,
+        wanted.device,
     )
     if settings.is_warped and base != wanted.base:
         say(f"{stage.label}: warp works over {base}: {wanted.base} is not installed here")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.checkpoint import PROVENANCE, CheckpointError, load
 from models.renderer.blocks import fold_spectral_norm
+from models.renderer.device import open_device, saying_what_lacks
 from models.renderer.generator import Generator
 from models.renderer.keys import FloatArray, ImageArray, RenderedFrame, WeightsError
 from models.renderer.labels import draw_labels
@@ -34,11 +35,13 @@ class Renderer(NamedTuple):
 
 
 @cache
-def load_renderer(folder: Path) -> Renderer:
-    """The renderer of a checkpoint folder.
+def load_renderer(folder: Path, device: str = "cpu") -> Renderer:
+    """The renderer of a checkpoint folder, on a device (models.renderer.device.open_device).
 
-    Raises: WeightsError if the folder is no generator's checkpoint, or its network does not take its pictures' size.
+    Raises: WeightsError if the folder is no generator's checkpoint, or its network does not take its pictures' size;
+        DeviceError.
     """
+    place = open_device(device)
     try:
         network = load(folder)
     except CheckpointError as error:
@@ -49,7 +52,7 @@ def load_renderer(folder: Path) -> Renderer:
     multiple = network.config.size_multiple
     if height % multiple or width % multiple:
         raise WeightsError(f"renderer: {folder}: takes multiples of {multiple} px, not {height} x {width}")
-    return Renderer(fold_spectral_norm(network), height, width)
+    return Renderer(fold_spectral_norm(network).to(place), height, width)
 
 
 def _read_size(path: Path) -> tuple[int, int]:
@@ -75,6 +78,7 @@ class NeuralPair:
         """key: (H, W, 3) uint8, the frame before the first that is asked for."""
         self._renderer = renderer
         self._size = key.shape[:2]
+        self._device = next(renderer.generator.parameters()).device
         self._previous_BCHW = self._to_network(key)
 
     def next(self, joints_px_JD: FloatArray, background: ImageArray) -> RenderedFrame:
@@ -90,8 +94,8 @@ class NeuralPair:
             raise ValueError(f"a background of {background.shape[:2]} for pictures of {self._size}")
         generator, height, width = self._renderer
         joints_TJD = scale_joints(joints_px_JD[None], (self._size[0], self._size[1]), (height, width))
-        label_BCHW = torch.from_numpy(draw_labels(joints_TJD, height, width))
-        with torch.inference_mode():
+        label_BCHW = torch.from_numpy(draw_labels(joints_TJD, height, width)).to(self._device)
+        with torch.inference_mode(), saying_what_lacks():
             behind_BCHW = self._to_network(background)
             made = generator.generate(label_BCHW, behind_BCHW, self._previous_BCHW)
         self._previous_BCHW = made.fused_BCHW
@@ -107,10 +111,10 @@ class NeuralPair:
     def _to_network(self, image: ImageArray) -> Tensor:
         small_HWC = resize_picture(image, self._renderer.height, self._renderer.width)
         levels_CHW = torch.from_numpy(small_HWC[..., ::-1].copy()).permute(2, 0, 1)
-        return levels_CHW[None].float() / 127.5 - 1
+        return levels_CHW[None].to(self._device).float() / 127.5 - 1
 
     def _to_clip(self, values_CHW: Tensor) -> npt.NDArray[np.float32]:
         """(H, W) or (H, W, C), bilinear: bicubic would leave 0..1."""
-        values_hwC = values_CHW.permute(1, 2, 0).contiguous().numpy()
+        values_hwC = values_CHW.permute(1, 2, 0).contiguous().cpu().numpy()
         size = (self._size[1], self._size[0])
         return np.asarray(cv2.resize(values_hwC, size, interpolation=cv2.INTER_LINEAR), np.float32)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.renderer.device import open_device, saying_what_lacks
 from models.renderer.flow import FlowResult
 from models.renderer.keys import ImageArray, WeightsError, find_rife_weights
 
@@ -115,12 +116,16 @@ class Rife(nn.Module):
 
 
 @cache
-def load_rife(path: Path | None = None) -> Rife:
-    """The network with the weights of a flownet.pkl, read without running anything in it; in eval mode, on the CPU.
+def load_rife(path: Path | None = None, device: str = "cpu") -> Rife:
+    """The network with the weights of a flownet.pkl, read without running anything in it; in eval mode.
 
-    Args: path: None = the installed package's.
-    Raises: WeightsError if the file is missing, damaged, or of another network.
+    Args:
+        path: None = the installed package's.
+        device: see models.renderer.device.open_device.
+
+    Raises: WeightsError if the file is missing, damaged, or of another network; DeviceError.
     """
+    place = open_device(device)
     path = path or find_rife_weights()
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +141,8 @@ def load_rife(path: Path | None = None) -> Rife:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(f"{path}: not RIFE 4.25's weights ({reason}); run `make env`") from error
     # Channels last: a fifth faster on a CPU.
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    network = network.eval().requires_grad_(False).to(place)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 class RifePair:
@@ -153,8 +159,9 @@ class RifePair:
         if image_0.shape != image_1.shape:
             raise ValueError(f"two key frames of different size: {image_0.shape} and {image_1.shape}")
         self._images, self._network = (image_0, image_1), network
-        with torch.inference_mode():
-            self._pictures = (_to_picture(image_0), _to_picture(image_1))
+        device = next(network.parameters()).device
+        with torch.inference_mode(), saying_what_lacks():
+            self._pictures = (_to_picture(image_0).to(device), _to_picture(image_1).to(device))
             self._codes = (network.encode(self._pictures[0]), network.encode(self._pictures[1]))
 
     def at(self, t: float) -> FlowResult:
@@ -162,12 +169,12 @@ class RifePair:
         if t <= 0.0 or t >= 1.0:
             key = self._images[int(t >= 1.0)].copy()
             return FlowResult(key, key.copy(), key.copy(), np.zeros((2, *key.shape[:2], 2), np.float32))
-        with torch.inference_mode():
+        with torch.inference_mode(), saying_what_lacks():
             warped_0, warped_1, share_B1HW, flow_B4HW = self._network(self._pictures, self._codes, t)
             mixed = torch.lerp(warped_1, warped_0, share_B1HW)
         height, width = self._images[0].shape[:2]
         image, image_0, image_1 = (_to_image(picture, height, width) for picture in (mixed, warped_0, warped_1))
-        offsets_px_KHWD = flow_B4HW[0, :, :height, :width].unflatten(0, (2, 2)).permute(0, 2, 3, 1).numpy()
+        offsets_px_KHWD = flow_B4HW[0, :, :height, :width].unflatten(0, (2, 2)).permute(0, 2, 3, 1).cpu().numpy()
         return FlowResult(image, image_0, image_1, offsets_px_KHWD)
 
 
@@ -178,7 +185,7 @@ def _warp_both(pair: tuple[Tensor, Tensor], flow_B4HW: Tensor) -> tuple[Tensor, 
 def _warp(values_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
     """Each pixel's value from `flow` px away."""
     height, width = values_BCHW.shape[-2:]
-    x_W, y_H = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
+    x_W, y_H = (torch.linspace(-1, 1, size, device=flow_B2HW.device) for size in (width, height))
     grid_BHW2 = torch.stack(
         [
             x_W + flow_B2HW[:, 0] * (2 / (width - 1)),
@@ -204,5 +211,5 @@ def _to_picture(image_HWC: ImageArray) -> Tensor:
 
 def _to_image(picture_BCHW: Tensor, height: int, width: int) -> ImageArray:
     values_HWC = picture_BCHW[0, :, :height, :width].permute(1, 2, 0)
-    image: ImageArray = values_HWC.mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()[..., ::-1]
+    image: ImageArray = values_HWC.mul(255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()[..., ::-1]
     return np.ascontiguousarray(image)

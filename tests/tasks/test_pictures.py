@@ -18,7 +18,7 @@ from tasks.download import download_videos
 from tasks.errors import CatalogError, SourceError, VideoError
 from tasks.items import ItemStore, do_group, item_key
 from tasks.picture_frames import probe_pictures, read_pictures
-from tasks.pictures import pack_folder, pack_tar
+from tasks.pictures import pack_folder, pack_table, pack_tar
 from tasks.sources import WantedVideo, parse_source, read_manifest
 from tasks.split import plan_clips, split_group, write_clip
 from tasks.tables import Table, encode_png
@@ -293,3 +293,10 @@ def test_a_film_with_a_rate_of_its_own_is_not_given_another(tmp_path):
     write_catalog(tmp_path, "file:d.mp4", "0;1", fps="25")
     with pytest.raises(VideoError, match="video d: is a film, which states its own rate; leave fps empty"):
         split(tmp_path)
+
+
+def test_a_table_that_is_no_clips_is_named(tmp_path):
+    path = tmp_path / "clip.parquet"
+    path.write_bytes(b"PAR1 is how one begins")
+    with pytest.raises(SourceError, match=r"not a clip's table .*clip\.parquet"):
+        pack_table(path, tmp_path / "clip.zip")

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from models import load
 from models.renderer.samples import SampleSettings
@@ -95,6 +96,17 @@ def test_the_checkpoint_tells_every_clip_with_its_hash_and_licence(training, tmp
     training.state.unlink()
     run(training)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+
+
+@pytest.mark.gpu
+def test_a_gpu_whose_memory_does_not_do_is_one_line(training):
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        with pytest.raises(ParamsError, match=r"^train_renderer: the GPU's memory does not do; lower .*batch_size"):
+            run(replace(training, batch_size=64))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
 
 
 def test_the_sheet_shows_background_result_and_truth_of_what_is_held_out(training, tmp_path):
