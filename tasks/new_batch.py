@@ -11,7 +11,7 @@ from tasks.catalog import CLIP_COLUMNS, VIDEO_COLUMNS
 from tasks.errors import CatalogError, SourceError
 from tasks.sources import YOUTUBE_ID, parse_source
 
-BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # as params.yaml allows it
+BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # of a batch
 
 _YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be", "www.youtu.be")
 _SCHEME = re.compile(r"(?:youtube|pypi|gdrive|file):|https?://")
