@@ -5,6 +5,7 @@ Its folder is empty and elsewhere; nothing tells it where the project is. Skippe
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,9 +56,10 @@ class Cluster:
 def _raylets(address: str) -> set[int]:
     """Of this cluster: another one may be at work on the machine."""
     found = set()
+    head = re.compile(rf"--gcs-address=.*:{address.rpartition(':')[2]}")
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.Error):
-            if process.info["name"] == "raylet" and any(address in word for word in process.cmdline()):
+            if process.info["name"] == "raylet" and any(head.fullmatch(word) for word in process.cmdline()):
                 found.add(process.pid)
     return found
 
