@@ -133,7 +133,7 @@ def test_a_flow_run_whose_stages_use_the_cluster_leaves_the_same_record(tmp_path
         said = here.run("inbetween", "repro", "--force", "--runner", "ray", timeout=900).stderr
     assert (sandbox.root / "dvc.lock").read_text() == lock
     assert hash_everything(sandbox) == expected
-    assert re.search(r"render@a-blend-8: ray: 1 groups on 1 nodes", said)
+    assert re.search(r"render@a-blend-8 \| ray: 1 groups on 1 nodes", said)
     state, tasks = read_last_run(sandbox)
     assert state == "Completed"
     (group,) = [task for name, task in tasks.items() if name.startswith("render@a-blend-8: ")]
