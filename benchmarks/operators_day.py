@@ -1,44 +1,61 @@
 """The operator's day, for real: server, deploy, worker, doctor; two batches registered at once by event, one of them
 with a dead video; the worker killed in the middle; everything lands.
 
-    python benchmarks/operators_day.py FOLDER
+    python benchmarks/operators_day.py FOLDER [--ray] [--docs]
 
 FOLDER gets a checkout of this project, a bare origin and a DVC remote. The clips are 24 frames of the real footage.
+--ray: every stage's items run on a Ray cluster of two nodes on loopback, and the second node is killed half-way as
+well. --docs: what was said replaces the text of that day in docs/operations.md.
 """
 
+import argparse
+import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.ray_cluster import Cluster, run_cluster
 from tests.sandbox import Sandbox
 from tests.unattended import Machine, describe_batch, make_checkout, wait_for, write_request
 
 RUNS = ("ingest-b001", "ingest-b002", "render-b001", "render-b002")
 
 
+DOCS = Path(__file__).resolve().parent.parent / "docs/operations.md"
+PRIVATE = re.compile(r"(?<=[ =(])/\S*?(?=/(?:footage|bin)/)")  # where this machine keeps the project
+
+said: list[str] = []
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+    said.append(text)
+
+
 def show(sandbox: Sandbox, *command: str, check: bool = True) -> None:
     shown = " ".join(word.replace(str(sandbox.root.parent), "..") for word in command)
-    print(f"$ {shown}", flush=True)
+    tell(f"$ {shown}")
     done = sandbox.run(*command, check=check, timeout=1200)
-    print((done.stdout + done.stderr).replace(str(sandbox.root.parent), "..").rstrip(), flush=True)
+    tell((done.stdout + done.stderr).replace(str(sandbox.root.parent), "..").rstrip())
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]).resolve()
-    folder.mkdir(parents=True)
+def spend_day(folder: Path, cluster: Cluster | None) -> None:
     start = time.monotonic()  # again below, when the place is made
 
     def say(text: str) -> None:
-        print(f"[{time.monotonic() - start:5.0f} s] {text}", flush=True)
+        tell(f"[{time.monotonic() - start:5.0f} s] {text}")
 
     sandbox = make_checkout(folder, is_whole=True)
     sandbox.env |= {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+    if cluster:
+        sandbox.env |= cluster.environment | {"INBETWEEN_RUNNER": "ray", "RAY_ADDRESS": cluster.address}
     machine = Machine(sandbox)
     start = time.monotonic()
+    if cluster:
+        say("two Ray nodes of one CPU each; the worker has INBETWEEN_RUNNER=ray and RAY_ADDRESS")
     machine.start(say)
     wait_for(lambda: machine.is_worker_online("cpu"), every=2)
     show(sandbox, "inbetween", "doctor", check=False)  # no worker of pool gpu today
@@ -53,13 +70,20 @@ def main() -> None:
     commands = [["inbetween", "ingest", str(b["name"]), "--file", f"../{b['name']}.json", "--event"] for b in batches]
     say("both batches at once: " + " & ".join(" ".join(command) for command in commands))
     for told in [sandbox.start(*command) for command in commands]:
-        print(told.communicate()[0].rstrip(), flush=True)
+        tell(told.communicate()[0].rstrip())
     wait_for(lambda: machine.processes("stage", "split"), every=0.1)
     worker = machine.worker()
     worker.kill()
     say(
         f"kill -9 {worker.pid}: the worker, while {sorted({p.cmdline()[-1] for p in machine.processes('stage')})} split"
     )
+    if cluster:
+        wait_for(lambda: machine.processes("stage", "pose"), every=0.1)
+        time.sleep(5)  # into its work
+        cluster.kill_node()
+        say("kill -9 of the second Ray node and all of its processes, in the middle of a batch's poses")
+        cluster.add_node()
+        say("a new second node has joined")
     states: dict[str, str] = {}
     while any(states.get(name) not in ("Completed", "Failed", "Crashed") for name in RUNS):
         for name in RUNS:
@@ -67,6 +91,9 @@ def main() -> None:
                 states[name] = state
                 say(f"{name}: {state}")
         time.sleep(1)
+    if cluster:
+        for line in re.findall(r"ray: \d+ groups on \d+ nodes|.* are done again", machine.logs()):
+            tell(line)
     show(sandbox, "git", "--git-dir", "../origin.git", "log", "--stat=90", "--format=%n%h %s", "-4", "main")
     show(sandbox, "git", "--git-dir", "../origin.git", "show", "main:catalog/b002/left_out.csv")
     show(sandbox, "git", "status", "--short", "--branch")
@@ -79,7 +106,35 @@ def main() -> None:
     elsewhere.run("inbetween", "data")
     show(elsewhere, "dvc", "pull", "render@b001-flow-8", "render@b002-flow-8")
     show(elsewhere, "inbetween", "repro", "--plan", "--pull", "evaluate@b001-flow-8", "evaluate@b002-flow-8")
-    assert psutil.pid_exists(worker.pid) is False
+    assert not worker.is_running()
+    if set(states.values()) != {"Completed"}:
+        raise SystemExit(f"not everything landed: {states}")
+
+
+def write_docs(name: str) -> None:
+    """Put what was said between the day's two marks in docs/operations.md."""
+    text = DOCS.read_text()
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    # Progress lines come in whole paragraphs of their own; the days' paths are this machine's.
+    lines = [PRIVATE.sub("", line).rstrip() for block in said for line in block.splitlines()]
+    body = "".join(f"    {line}".rstrip() + "\n" for line in lines)
+    DOCS.write_text(f"{head}{begin}\n{body}\n{end}{tail}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--docs", action="store_true")
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    folder.mkdir(parents=True)
+    with run_cluster(folder / "cluster") if args.ray else nullcontext() as cluster:
+        spend_day(folder, cluster)
+    if args.docs:
+        write_docs("operators_day on Ray" if args.ray else "operators_day")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import prefect.runtime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.flows import Flow
 from prefect.states import Completed, Failed
@@ -68,9 +69,16 @@ def describe_landing(commit: str, landing: Landing, branch: str) -> str:
     return f"landed as {commit[:10]}" if landing == "push" else f"{commit[:10]} on {branch}, for review"
 
 
-def note_failure(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
-    """Hook: a line in .inbetween/failures.log and in the worker's log for each run that failed or crashed."""
-    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {flow.name} {run.name} {state.name}: {state.message or ''}"
+def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook: a line in .inbetween/failures.log and in the worker's log for each run that failed or crashed.
+
+    Where the run's own process is gone, Prefect hands the arguments over by name, and the run as it was called first.
+    """
+    name = flow_run.name
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is None:
+            name = client.read_flow_run(flow_run.id).name
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {flow.name} {name} {state.name}: {state.message or ''}"
     FAILURES.parent.mkdir(parents=True, exist_ok=True)
     with FAILURES.open("a", encoding="utf-8") as log:
         log.write(" ".join(line.split())[:2000] + "\n")

@@ -3,6 +3,8 @@
 Entry point of the deployment ingest/new-batch, and what `inbetween ingest` runs.
 """
 
+import errno
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,8 @@ from flows.registration import list_targets, register_batch, stage_targets
 from tasks.sources import MANIFEST, read_manifest
 
 INGESTED = "inbetween.batch.ingested"
+# What a machine says of itself when it is full; yt-dlp, gdown and pip hand it on as if a video were to blame.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def _name_run() -> str:
@@ -97,7 +101,12 @@ def _find_bad_videos(clone: Clone, batch: NewBatch) -> dict[str, str]:
 
 
 def blame_videos(error: str, batch: NewBatch, videos: Path) -> dict[str, str]:
-    """Video -> reason, from the line of a failed download or split stage. {} where it names no video."""
+    """Video -> reason, from the line of a failed download or split stage.
+
+    {} where it names no video, or the disk is full, which is no video's fault.
+    """
+    if any(words in error for words in _FULL):
+        return {}
     found = {}
     starts = {row.video: error.find(f"video {row.video}: {row.source}: ") for row in batch.videos}
     for row in batch.videos:

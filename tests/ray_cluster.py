@@ -5,6 +5,7 @@ Its folder is empty and elsewhere; nothing tells it where the project is. Skippe
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,10 +40,10 @@ class Cluster:
 
     def add_node(self, num_cpus: int = 1, cache: str = "cache") -> None:
         """Start the second node. cache: its cache's folder, by its path or below its own."""
-        before = _raylets()
+        before = _raylets(self.address)
         environment = self.environment | {"INBETWEEN_NODE_CACHE": str(self.away / cache)}
         _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
-        (self.away_raylet,) = _raylets() - before
+        (self.away_raylet,) = _raylets(self.address) - before
 
     def kill_node(self) -> None:
         """kill -9 of the second node: its raylet and all of its workers, at once."""
@@ -52,8 +53,15 @@ class Cluster:
                 process.kill()
 
 
-def _raylets() -> set[int]:
-    return {process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"}
+def _raylets(address: str) -> set[int]:
+    """Of this cluster: another one may be at work on the machine."""
+    found = set()
+    head = re.compile(rf"--gcs-address=.*:{address.rpartition(':')[2]}")
+    for process in psutil.process_iter(["name"]):
+        with suppress(psutil.Error):
+            if process.info["name"] == "raylet" and any(head.fullmatch(word) for word in process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 # `ray start` gives a node half a minute to begin, which is too short where other work takes the processors.
@@ -94,6 +102,7 @@ def run_cluster(folder: Path, *, head_cpus: int = 1, away_cpus: int = 1) -> Iter
     kept = ("PATH", "HOME", "LANG", "TMPDIR")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_agent_register_timeout_ms": "300000",

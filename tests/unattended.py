@@ -85,14 +85,23 @@ class Machine:
         say("inbetween deploy: " + self.sandbox.run("inbetween", "deploy", timeout=PATIENCE_S).stderr.rstrip())
         say("inbetween worker: " + self.start_worker())
 
-    def start_worker(self) -> str:
-        worker = self.sandbox.start("inbetween", "worker", "--limit", "2")
+    def start_worker(self, pool: str = "cpu") -> str:
+        worker = self.sandbox.start("inbetween", "worker", "--pool", pool, "--limit", "2")
         self.keepers.append(worker)
         return worker.stdout.readline().rstrip()
 
     def logs(self) -> str:
         """What all runs wrote."""
         return "\n".join(path.read_text() for path in (self.sandbox.root / ".inbetween/logs/runs").glob("*.log"))
+
+    def log(self, name: str) -> str:
+        """What the runs of a name wrote."""
+        return "\n".join(
+            path.read_text() for path in (self.sandbox.root / ".inbetween/logs/runs").glob(f"{name}-*.log")
+        )
+
+    def worker_log(self) -> str:
+        return (self.sandbox.root / ".inbetween/logs/cpu.log").read_text()
 
     def worker(self) -> psutil.Process:
         return self.processes("prefect", "worker", "start")[0]
@@ -152,6 +161,11 @@ class Machine:
                 "git", "--git-dir", str(self.sandbox.root.parent / "origin.git"), "log", "--format=%s", "main"
             ).stdout.splitlines()
         )
+
+    def show(self, path: str) -> str:
+        """A file as it stands on origin's main."""
+        origin = str(self.sandbox.root.parent / "origin.git")
+        return self.sandbox.run("git", "--git-dir", origin, "show", f"main:{path}").stdout
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """Those of this machine's clones, or of its worker, whose command line holds the words."""

@@ -16,6 +16,7 @@ import pytest
 from tests.flows.test_incremental import hash_outputs
 from tests.flows.test_train_motion import make_views, use
 from tests.ray_cluster import Cluster, needs_ray, run_cluster
+from tests.render_only import make_project, read_last_run
 from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, write_batch
 
 pytestmark = [needs_ray, needs_footage, pytest.mark.timeout(1200)]  # on a busy machine
@@ -79,6 +80,64 @@ def test_one_two_and_four_workers_local_or_ray_make_the_same_bytes(project, tmp_
         with run_cluster(tmp_path / str(number), head_cpus=head, away_cpus=away) as cluster:
             run_stages(sandbox, cluster)
             assert hash_outputs(sandbox) == expected
+
+
+CHAIN = (
+    ("split", "batch"), ("pose", "batch"), ("background", "batch-8"), ("samples", "someone"),
+    ("joints", "standin-train"), ("joints", "standin-test"), ("views", "standin-train"), ("views", "standin-test"),
+    ("train_renderer", "someone"), ("render", "batch-warp-8"), ("evaluate", "batch-warp-8"),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_other_stage_makes_the_same_bytes_on_a_node_that_shares_no_disk(tmp_path):
+    """Poses, mocap, a renderer's training by two processes, and an evaluation: inputs, weights, body models shipped."""
+    sandbox = copy_project(tmp_path / "project")
+    write_batch(sandbox, "batch", [("a", "kick_front", 40, 80), ("b", "kick_back", 0, 24)])
+    set_batches(sandbox, ["batch"], methods=["warp"])
+    renderer = "{batch: batch, videos: [], split: test, key_step: 8, background: base, height: 96, width: 64}"
+    text = (sandbox.root / "params.yaml").read_text().replace("renderers: {}", f"renderers:\n  someone: {renderer}")
+    head, training, rest = re.split(r"^(?=train_renderer:|evaluate_motion:)", text, flags=re.MULTILINE)
+    sandbox.write("params.yaml", head + training.replace("processes: 1", "processes: 2") + rest)
+    sandbox.run("inbetween", "data")
+    sandbox.run("inbetween", "stage", "download", "batch")
+    run_stages(sandbox, stages=CHAIN)
+    expected = hash_everything(sandbox)
+    assert any(path.endswith("someone/model.safetensors") for path in expected)
+    with run_cluster(tmp_path / "cluster", head_cpus=0) as cluster:
+        for stage in CHAIN:
+            said = run_stages(sandbox, cluster, [stage])
+            assert "ray: " in said or stage[0] == "train_renderer", said
+            assert not re.search(r"groups on [^1]", said)
+        kept = [path for path in cluster.away_cache.glob("files/*/*") if path.is_file()]
+        sets = (sandbox.root / "data/samples/someone").glob("*.parquet")
+        assert {path.name for path in kept} >= {_sha256(path) for path in sets}  # the second process's training set
+    assert hash_everything(sandbox) == expected
+
+
+def hash_everything(sandbox: Sandbox) -> dict[str, str]:
+    """Every output of a stage: data but the raw one, and metrics."""
+    folders = (sandbox.root / "data", sandbox.root / "metrics")
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and "raw" not in path.parts]
+    return {str(path.relative_to(sandbox.root)): _sha256(path) for path in files if "videos" not in path.parts}
+
+
+@pytest.mark.slow
+def test_a_flow_run_whose_stages_use_the_cluster_leaves_the_same_record(tmp_path):
+    """Prefect and Ray together: `inbetween repro --runner ray`, against plain `dvc repro` here."""
+    sandbox = make_project(tmp_path / "project")
+    sandbox.run("dvc", "repro", timeout=900)
+    lock, expected = (sandbox.root / "dvc.lock").read_text(), hash_everything(sandbox)
+    with run_cluster(tmp_path / "cluster", head_cpus=0) as cluster:
+        here = Sandbox(sandbox.root, {"RAY_ADDRESS": cluster.address, **cluster.environment})
+        said = here.run("inbetween", "repro", "--force", "--runner", "ray", timeout=900).stderr
+    assert (sandbox.root / "dvc.lock").read_text() == lock
+    assert hash_everything(sandbox) == expected
+    assert re.search(r"render@a-blend-8 \| ray: 1 groups on 1 nodes", said)
+    state, tasks = read_last_run(sandbox)
+    assert state == "Completed"
+    (group,) = [task for name, task in tasks.items() if name.startswith("render@a-blend-8: ")]
+    assert (group.state, group.parents) == ("Completed", "render@a-blend-8")
 
 
 @pytest.mark.faults

@@ -109,6 +109,10 @@ def test_killed_run_is_marked_and_its_retry_does_only_what_is_left(machine):
     kill_in_stage(machine, "b13", lambda: flow_process(machine, "b13"), stage="background")
     wait_for(lambda: machine.state("ingest-b13") == "Crashed", every=2)
     wait_for(lambda: not machine.processes("b13"), 60)
+    # The process above the run says so at once, the worker some seconds later: that would undo a retry between the two.
+    wait_for(lambda: "flow_runs.worker - Check whether the flow run exceeded" in machine.worker_log())
+    failures = (machine.sandbox.root / ".inbetween/failures.log").read_text()
+    assert re.search(r"ingest-b13 Crashed: Process exited with status code: -9", failures)
     machine.retry("ingest-b13")
     wait_for(lambda: machine.state("ingest-b13") == "Completed", every=2)
     assert "Batch b13: 1 video" in machine.landed()
@@ -127,6 +131,7 @@ def test_cancelled_run_leaves_no_process(machine):
 def test_remote_that_comes_back_during_the_push(machine):
     store = machine.sandbox.root.parent / "store"
     away = store.with_name("store.away")
+    store.mkdir(exist_ok=True)
     machine.register(describe_batch("b15", first=15))
     wait_for(lambda: machine.processes("stage", "background", "b15"), every=0.2)
     store.rename(away)
@@ -137,6 +142,18 @@ def test_remote_that_comes_back_during_the_push(machine):
     away.rename(store)
     wait_for(lambda: machine.state("ingest-b15") == "Completed", every=2)
     assert "Batch b15: 1 video" in machine.landed()
+
+
+def test_full_disk_is_one_line_and_the_next_attempt_completes(machine):
+    """The system refuses the first attempt's split every file past 64 kB: its clip is larger."""
+    machine.register(describe_batch("b17", first=17, missing="skip"))
+    wait_for(lambda: machine.processes("stage", "split", "b17"), every=0.05)
+    for process in machine.processes("stage", "split", "b17"):
+        process.rlimit(psutil.RLIMIT_FSIZE, (64 * 1024, psutil.RLIM_INFINITY))
+    wait_for(lambda: machine.state("ingest-b17") == "Completed", every=2)
+    assert "Batch b17: 1 video" in machine.landed()  # the full disk is not the video's fault
+    line = r"split@b17 failed: .*File too large.*; make room, then run it again: .*; again in \d+ s"
+    assert re.search(line, machine.log("ingest-b17"))
 
 
 def test_run_that_dies_with_its_worker_is_marked_in_the_end(machine):
