@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 the user's mistake, one line that names the file, row or p
 Heavy imports stand inside the commands: `inbetween stage NAME` loads only what that stage needs.
 """
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -364,7 +363,7 @@ def export_poses(
 def main() -> None:
     """Entry point of the installed command."""
     prepare_environment()
-    from tasks.errors import InbetweenError
+    from tasks.errors import FULL_DISK, InbetweenError
 
     try:
         app(standalone_mode=True)
@@ -385,7 +384,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL_DISK:
             raise
         _fail(f"{error}; make room, then run it again: what is finished is kept, and nothing half-written is", 1)
 

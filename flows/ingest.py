@@ -3,8 +3,6 @@
 Entry point of the deployment ingest/new-batch, and what `inbetween ingest` runs.
 """
 
-import errno
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,11 +20,10 @@ from flows.new_batch import NewBatch, describe_left_out
 from flows.params import Name
 from flows.progress import say
 from flows.registration import list_targets, register_batch, stage_targets
+from tasks.errors import tells_of_full_disk
 from tasks.sources import MANIFEST, read_manifest
 
 INGESTED = "inbetween.batch.ingested"
-# What a machine says of itself when it is full; yt-dlp, gdown and pip hand it on as if a video were to blame.
-_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def _name_run() -> str:
@@ -105,7 +102,7 @@ def blame_videos(error: str, batch: NewBatch, videos: Path) -> dict[str, str]:
 
     {} where it names no video, or the disk is full, which is no video's fault.
     """
-    if any(words in error for words in _FULL):
+    if tells_of_full_disk(error):
         return {}
     found = {}
     starts = {row.video: error.find(f"video {row.video}: {row.source}: ") for row in batch.videos}

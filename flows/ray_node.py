@@ -4,7 +4,6 @@ A node needs this environment (Ray brings the project's code) and a disk of its 
 files by their hash, at most run.node_cache_gb of them; INBETWEEN_NODE_CACHE names its folder.
 """
 
-import errno
 import fcntl
 import getpass
 import hashlib
@@ -24,7 +23,7 @@ from ray.actor import ActorHandle
 from flows.ray_home import BLOCK_BYTES, AwayStore
 from flows.shipping import InputFile, Shipment, localise
 from flows.tools import check_tools
-from tasks.errors import ToolError
+from tasks.errors import FULL_DISK, ToolError
 from tasks.items import GroupRecord, Item, ItemStore, Work, do_group
 
 NODE_CACHE = "INBETWEEN_NODE_CACHE"
@@ -90,7 +89,7 @@ def at_work(job: Job, home: ActorHandle, shipment: Shipment) -> Iterator[Callabl
         for file in shipment.files:
             _place(file, folder, cache_folder, home, job.cache_bytes)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL_DISK:
             raise
         raise ToolError(
             f"{where}: {cache_folder}: {error.strerror}; make room, or name a larger disk by {NODE_CACHE}"

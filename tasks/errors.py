@@ -9,6 +9,16 @@ InbetweenError
     ToolError         a program or package that is missing, of another version, or failed
 """
 
+import errno
+import os
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
+
+
+def tells_of_full_disk(text: str) -> bool:
+    """Whether another program's message says so: yt-dlp, gdown and pip hand it on as if the file asked for were bad."""
+    return any(os.strerror(number) in text for number in FULL_DISK)
+
 
 class InbetweenError(Exception):
     """What a user can mend; the text names the file, row or parameter, and the remedy."""

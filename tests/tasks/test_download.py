@@ -282,6 +282,19 @@ def test_dead_video_fails_after_the_others_are_there(server, tmp_path):
     assert listed(tmp_path / "v") == ["alive.mp4", "manifest.json"]
 
 
+def test_a_full_disk_is_no_videos_fault(server, tmp_path):
+    code = f"""
+import resource
+from tests.tasks.test_download import SKIP, download_videos, wanted
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from pathlib import Path
+download_videos([wanted("kick", "{server.url}/a.mp4"), wanted("jump", "{server.url}/b.mp4")],
+    Path({str(tmp_path / "videos")!r}), SKIP, Path({str(tmp_path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert re.search(r"ToolError: .*videos: .*File too large.*; make room, and run it again", done.stderr)
+
+
 def test_batch_without_any_video_fails_even_when_skipping(server, tmp_path):
     with pytest.raises(SourceError, match=r"none of 1 videos is left: video dead: .*404"):
         download_videos([wanted("dead", f"{server.url}/404.mp4")], tmp_path / "v", SKIP, tmp_path)
