@@ -18,7 +18,7 @@ demo: env  ## environment, embedded data, the whole pipeline on real footage, re
 	@$(BIN)/inbetween demo
 
 test: env  ## the tests, some 20 minutes on 2 cores
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not faults" tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not faults" tests
 
 test-all: env env-ray  ## with the slow and the fault-injection campaigns, Ray among them
 	@$(BIN)/python -m pytest tests

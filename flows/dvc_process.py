@@ -1,7 +1,7 @@
-"""`dvc repro --single-item STAGE` as a child process of a flow, and what became of it.
+"""`dvc repro --single-item STAGE...` as a child process of a flow or of the demo, and what became of it.
 
 The child is DVC itself behind a watch (`python -m flows.dvc_process ARGUMENTS`): it ends, with the stage that it runs,
-when the flow is gone. It has a session of its own, so that Ctrl-C is the flow's to act on.
+when its parent is gone. It has a session of its own, so that Ctrl-C is the parent's to act on.
 """
 
 import os
@@ -70,24 +70,26 @@ class DvcProcesses:
 
     def repro(
         self,
-        stage: str,
-        *,
+        *stages: str,
         options: Sequence[str] = (),
         environment: Mapping[str, str],
         on_line: Callable[[str], None],
     ) -> StageEnd:
-        """Run one stage if DVC finds it changed; wait where another process holds DVC's locks.
+        """Run a stage if DVC finds it changed; wait where another process holds DVC's locks.
+
+        Several are run one after the other, up to the first that fails; what ended is then all of them.
 
         Args: options: of `dvc repro`: --force, --pull.
         """
+        name = ", ".join(stages)
         start = time.monotonic()
         has_waited = False
         while True:
-            end = self._repro_once(stage, options, environment, on_line)
+            end = self._repro_once(name, [*options, *stages], environment, on_line)
             if end.outcome != "failed" or not any(words in end.error for words in BUSY):
-                return StageEnd(stage, end.outcome, time.monotonic() - start, end.error, end.code)
+                return StageEnd(name, end.outcome, time.monotonic() - start, end.error, end.code)
             if not has_waited:
-                on_line(f"{stage}: waiting for another dvc: {end.error}")
+                on_line(f"{name}: waiting for another dvc: {end.error}")
                 has_waited = True
             self._is_stopping.wait(_RETRY_S)
 
@@ -101,14 +103,14 @@ class DvcProcesses:
                 _end(process)
 
     def _repro_once(
-        self, stage: str, options: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]
+        self, name: str, words: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]
     ) -> StageEnd:
         command = [sys.executable, "-m", "flows.dvc_process", "--wait-for-lock", "repro", "--single-item"]
         with self._lock:
             if self._is_stopping.is_set():
-                return StageEnd(stage, "stopped")
+                return StageEnd(name, "stopped")
             process = subprocess.Popen(
-                [*command, *options, stage],
+                [*command, *words],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path(), **environment},
                 stdin=subprocess.DEVNULL,
@@ -131,8 +133,8 @@ class DvcProcesses:
             with self._lock:
                 self._live.discard(process)
         if self._is_stopping.is_set() and code:
-            return StageEnd(stage, "stopped")
-        return reader.conclude(stage, code)
+            return StageEnd(name, "stopped")
+        return reader.conclude(name, code)
 
 
 class _OutputReader:

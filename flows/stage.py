@@ -258,12 +258,16 @@ def _ray_settings(params: Params, name: str, tools: dict[str, str]) -> "RaySetti
 
 def check_item(params: Params, name: str, item: str) -> None:
     """Raises: ParamsError where params.yaml has no such batch, renderer or the like, or one is given to report."""
-    section = ITEM_SECTIONS[name]
-    names = list(getattr(params, section)) if section else [""]
+    names = item_names(params, name)
     if item not in names:
-        raise ParamsError(
-            f"params.yaml: {section or name} has no {item!r}; there is {', '.join(filter(None, names)) or 'none'}"
-        )
+        known = ", ".join(filter(None, names)) or "none"
+        raise ParamsError(f"params.yaml: {ITEM_SECTIONS[name] or name} has no {item!r}; there is {known}")
+
+
+def item_names(params: Params, name: str) -> list[str]:
+    """What a stage runs for; "" = it runs once."""
+    section = ITEM_SECTIONS[name]
+    return list(getattr(params, section)) if section else [""]
 
 
 def code_files(module: ModuleType) -> list[str]:

@@ -30,7 +30,34 @@ def gpu_where_it_is_asked_for(request: pytest.FixtureRequest, monkeypatch: pytes
     state._reset_state(reset_partial_state=True)
 
 
+# With `--dist loadfile` a file is one worker's: a long one that is begun last leaves the others with nothing to do.
+LONGEST_FIRST = (
+    "flows/test_repro.py",
+    "test_faults.py",
+    "flows/test_train_motion.py",
+    "real/test_pose_footage.py",
+    "flows/test_incremental.py",
+    "real/test_passes.py",
+    "flows/test_views.py",
+    "flows/test_workers.py",
+    "flows/test_samples.py",
+    "flows/test_landing.py",
+    "flows/test_raw_data.py",
+    "flows/test_joints.py",
+    "flows/test_render_video.py",
+    "test_report_browser.py",
+    "models/motion/test_training.py",
+    "models/renderer/test_training.py",
+    "test_pipeline.py",
+    "real/test_catalog_add.py",
+)
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def find_chromium() -> str | None:

@@ -24,7 +24,7 @@ def make_project(
     clips: Mapping[str, Sequence[tuple[str, str, int, int]]] = CLIPS,
 ) -> Sandbox:
     """Batches with one clip and one blended render each, and only these stages; raw data in place, nothing run."""
-    sandbox = copy_project(root)
+    sandbox = copy_project(root, has_raw_data=True)
     for batch in batches:
         write_batch(sandbox, batch, clips[batch])
     set_batches(sandbox, batches, methods=["blend"])
@@ -33,8 +33,6 @@ def make_project(
     sandbox.write(
         "dvc.yaml", head + "".join(block.replace("        - data/${item.batch}/poses\n", "") for block in kept)
     )
-    sandbox.run("python", "-c", "from flows.raw_data import bring_raw_data; bring_raw_data()")
-    sandbox.run("dvc", "commit", "--quiet", "--force", "data.dvc")
     sandbox.commit("render only")
     return sandbox
 

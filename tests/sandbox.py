@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,8 +66,26 @@ class Sandbox:
         self.run("git", "commit", "-q", "-m", message)
 
 
-def copy_project(root: Path) -> Sandbox:
-    """The project's files as they stand (tracked and new), without data and environment, in a git repository."""
+def copy_project(root: Path, *, has_raw_data: bool = False) -> Sandbox:
+    """The project's files as they stand (tracked and new), without data and environment, in a git repository.
+
+    Args: has_raw_data: True = `inbetween data` has been run in it. It is made once for all tests of this process.
+    """
+    made = _make_project_with_raw_data() if has_raw_data else _make_project()
+    return Sandbox(shutil.copytree(made.name, root, symlinks=True, dirs_exist_ok=True))
+
+
+@cache
+def _make_project_with_raw_data() -> "tempfile.TemporaryDirectory[str]":
+    folder = tempfile.TemporaryDirectory(prefix="inbetween-tests-")
+    copy_project(Path(folder.name), has_raw_data=False).run("inbetween", "data")
+    return folder
+
+
+@cache
+def _make_project() -> "tempfile.TemporaryDirectory[str]":
+    folder = tempfile.TemporaryDirectory(prefix="inbetween-tests-")
+    root = Path(folder.name)
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -77,6 +97,11 @@ def copy_project(root: Path) -> Sandbox:
             target = root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
+    for package in ("flows", "models", "tasks"):  # compiled modules too: else every copy compiles them anew
+        for compiled in (ROOT / package).rglob("*.pyc"):
+            target = root / compiled.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(compiled, target)
     for record in ("dvc.lock", "lineage/runs.jsonl"):
         (root / record).unlink(missing_ok=True)
     sandbox = Sandbox(root)
@@ -84,7 +109,7 @@ def copy_project(root: Path) -> Sandbox:
     sandbox.run("git", "config", "user.email", "test@example.org")
     sandbox.run("git", "config", "user.name", "Test")
     sandbox.commit("start")
-    return sandbox
+    return folder
 
 
 def write_batch(

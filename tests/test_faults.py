@@ -213,9 +213,11 @@ def test_kill_in_the_middle_of_background(background_project, victim, command):
 
 @pytest.fixture(scope="module")
 def pose_project(tmp_path_factory):
+    """In few and small pictures: two calls of the estimator, of which one ends before the other."""
     sandbox = make_project(tmp_path_factory.mktemp("poses"), ["a"], ("download", "split", "pose"))
-    write_batch(sandbox, "a", CLIPS, size="360,640")
+    write_batch(sandbox, "a", [("front", "kick_front", 0, 31), ("back", "kick_back", 0, 47)])
     set_batches(sandbox, ["a"], methods=["blend"])
+    sandbox.write("params.yaml", (sandbox.root / "params.yaml").read_text().replace("upscale: 2.0", "upscale: 1.0"))
     sandbox.run(*PLAIN, "pose", timeout=500)
     return sandbox, hash_outputs(sandbox)
 

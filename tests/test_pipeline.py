@@ -7,6 +7,9 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
+from flows.demo import plan_lanes
+from flows.params import load_params
+from flows.pipeline import read_plan
 from flows.project import ROOT
 from flows.stage import STAGES
 
@@ -62,6 +65,20 @@ print(json.dumps([declared, code_files(module)]))
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
     declared, imported = json.loads(done.stdout)
     assert [name for name in declared if name.endswith(".py")] == imported
+
+
+def test_the_demos_lanes_hold_every_stage_once_and_after_what_it_needs():
+    needs = {stage.name: set(stage.needs) for stage in read_plan()}
+    done: set[str] = set()
+    for lanes in plan_lanes(load_params(ROOT / "params.yaml")):
+        made: set[str] = set()
+        for lane in lanes:
+            for number, name in enumerate(lane):
+                assert needs[name] <= done | set(lane[:number]), name
+                assert name not in done | made
+            made |= set(lane)
+        done |= made
+    assert needs.keys() - done == {"report"}
 
 
 def test_dvc_shows_the_committed_metrics_and_plots():

@@ -15,8 +15,7 @@ SUBSET = "{kind: amass, folder: mocap/mine, split: train, licence: CC0, only: []
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Sandbox:
-    sandbox = copy_project(tmp_path_factory.mktemp("joints") / "project")
-    sandbox.run("inbetween", "data")
+    sandbox = copy_project(tmp_path_factory.mktemp("joints") / "project", has_raw_data=True)
     text = (sandbox.root / "params.yaml").read_text()
     sandbox.write("params.yaml", text.replace("\nmocap:", f"\nmocap:\n  mine: {SUBSET}\n  none: {SUBSET}", 1).replace(
         "  none: {kind: amass, folder: mocap/mine", "  none: {kind: amass, folder: mocap/gone"

@@ -26,8 +26,7 @@ def locked_outs(sandbox: Sandbox) -> dict[str, str]:
 
 
 def test_what_ran_and_what_dvc_restored_stand_in_the_record(tmp_path):
-    sandbox = copy_project(tmp_path / "project")
-    sandbox.run("inbetween", "data")
+    sandbox = copy_project(tmp_path / "project", has_raw_data=True)
     head = sandbox.run("git", "rev-parse", "HEAD").stdout.strip()
     sandbox.run("dvc", "repro", STAGE)
     (first,) = lines_of(sandbox)

@@ -9,9 +9,7 @@ from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, wri
 
 @pytest.fixture
 def sandbox(tmp_path) -> Sandbox:
-    sandbox = copy_project(tmp_path / "project")
-    sandbox.run("inbetween", "data")
-    return sandbox
+    return copy_project(tmp_path / "project", has_raw_data=True)
 
 
 def files_under(folder: Path) -> set[str]:

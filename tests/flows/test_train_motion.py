@@ -144,6 +144,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(project, whole):
     assert kept(project) == []
 
 
+@pytest.mark.slow  # tests/models/motion/test_training.py has it without the stage
 def test_two_processes_give_the_losses_of_one(project, whole):
     use(project, num_steps=8, processes=2)
     done = project.run("inbetween", "stage", "train_motion", timeout=900)

@@ -1,6 +1,7 @@
 """Observed and true poses are apart: what is painted may not depend on the frames that were left out."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,20 @@ from tests.sandbox import FOOTAGE, Sandbox, copy_project, needs_footage, set_bat
 pytestmark = needs_footage
 
 
-@pytest.fixture
-def sandbox(tmp_path) -> Sandbox:
-    sandbox = copy_project(tmp_path / "project")
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Sandbox:
+    """A project with a clip of 24 frames."""
+    sandbox = copy_project(tmp_path_factory.mktemp("split") / "project", has_raw_data=True)
     set_batches(sandbox, ["batch"], methods=("warp",))
     write_batch(sandbox, "batch", [("cut", "kick_front", 0, 23)])
-    sandbox.run("inbetween", "data")
     for name in ("download", "split"):
         sandbox.run("inbetween", "stage", name, "batch")
     return sandbox
+
+
+@pytest.fixture
+def sandbox(split, tmp_path) -> Sandbox:
+    return Sandbox(shutil.copytree(split.root, tmp_path / "project", symlinks=True))
 
 
 def read_passes(sandbox: Sandbox) -> dict[str, np.ndarray]:

@@ -210,6 +210,7 @@ def spliced():
     yield from decode("kick_front", range(40, 52))
 
 
+@pytest.mark.slow  # tests/tasks/test_pose_passes.py has it with an estimator that the test makes up
 @pytest.mark.timeout(600)  # on a busy machine
 def test_same_man_through_chunks_that_alone_follow_others(mediapipe, tmp_path):
     """Chunks of 12 frames: 2 is the walker's alone, 4 shows the man behind the nearer woman."""

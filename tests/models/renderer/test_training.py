@@ -265,31 +265,37 @@ def test_what_is_held_out_is_measured_on_the_person():
         judge([])
 
 
+def run_few_steps():
+    """What is logged, and the sums of the weights."""
+    made = networks()
+    _, logged = run(replace(CONFIG, num_steps=4, log_every=1), source=Discs(has_hand=False), made=made)
+    total = [sum(float(p.detach().double().abs().sum()) for p in network.parameters()) for network in made]
+    return {"log": logged, "weights": total}
+
+
 WORKER = """
 import json, torch
 torch.set_num_threads(1)
-from tests.models.renderer.test_training import CONFIG, Discs, networks, replace, run
-made = networks()
-result, logged = run(replace(CONFIG, num_steps=4, log_every=1), source=Discs(has_hand=False), made=made)
-total = [sum(float(p.double().abs().sum()) for p in network.parameters()) for network in made]
-print(json.dumps({"log": logged, "weights": total}))
+from tests.models.renderer.test_training import run_few_steps
+print(json.dumps(run_few_steps()))
 """
 
 
 def test_two_processes_give_the_single_processs_losses():
-    def start(rank, num_ranks, port):
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        if num_ranks > 1:
-            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
-            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-        return subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True, env=env)
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [start(0, 1, 0), start(0, 2, port), start(1, 2, port)]
-    outputs = [json.loads(process.communicate(timeout=200)[0]) for process in processes]
-    single, first, second = outputs
+
+    def start(rank):
+        env = os.environ | {
+            "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+        return subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True, env=env)
+
+    processes = [start(0), start(1)]
+    single = run_few_steps()
+    first, second = (json.loads(process.communicate(timeout=200)[0]) for process in processes)
     assert second["log"] == []  # the first process alone logs
     assert second["weights"] == first["weights"]
     assert first["weights"] == pytest.approx(single["weights"], rel=1e-4)
