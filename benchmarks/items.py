@@ -95,7 +95,7 @@ def run_plain(items: Sequence[Item], store: ItemStore, workers: int) -> None:
 def run_mapped(items: Sequence[Item], store: ItemStore, workers: int, *, on_ray: bool) -> None:
     settings = None
     if on_ray:
-        from flows.ray_cluster import RaySettings, connect, count_slots
+        from flows.ray.cluster import RaySettings, connect, count_slots
 
         settings = RaySettings("", 1, 0, 2**30, workers, {}, "pinned")
         connect(settings)

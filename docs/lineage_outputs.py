@@ -43,8 +43,8 @@ _SECOND = {
 _REGISTER = """
 import sys, json
 from pathlib import Path
-from flows.new_batch import check_batch
-from flows.registration import register_batch
+from flows.unattended.new_batch import check_batch
+from flows.unattended.registration import register_batch
 register_batch(Path.cwd(), check_batch(json.loads(sys.argv[1])))
 """
 

@@ -92,7 +92,7 @@ def ingest(
     event: Annotated[bool, typer.Option(help="only tell the server, which starts ingest/new-batch")] = False,
 ) -> None:
     """Register a batch and run its stages, renders included, in a clone; push its data, land it on origin's main."""
-    from flows.submit import read_request, run_ingest, tell_registered
+    from flows.unattended.submit import read_request, run_ingest, tell_registered
 
     request = read_request(batch, file, key_step or [], render or [], missing)
     if event:
@@ -107,7 +107,7 @@ def server(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one")] = 4200,
 ) -> None:
     """Keep a Prefect server running until Ctrl-C: schedules, triggers, the page with the runs."""
-    from flows.standing import keep_server
+    from flows.unattended.standing import keep_server
 
     keep_server(host, port)
 
@@ -118,7 +118,7 @@ def worker(
     limit: Annotated[int, typer.Option(min=1, max=64, help="runs at a time, each in a clone of its own")] = 2,
 ) -> None:
     """Keep a Prefect worker running until Ctrl-C."""
-    from flows.standing import keep_worker
+    from flows.unattended.standing import keep_worker
 
     keep_worker(pool, limit)
 
@@ -126,7 +126,7 @@ def worker(
 @app.command(epilog="Example: inbetween deploy")
 def deploy() -> None:
     """Make work pools, deployments and automations on the server, or renew them."""
-    from flows.deploy import deploy
+    from flows.unattended.deploy import deploy
 
     deploy()
 
@@ -137,7 +137,7 @@ def doctor() -> None:
 
     Exit 2 where a run would fail.
     """
-    from flows.doctor import run_doctor
+    from flows.unattended.doctor import run_doctor
 
     run_doctor()
 

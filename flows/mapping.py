@@ -1,7 +1,7 @@
 """The one place that decides where a stage's groups of items run.
 
 In this stage's own processes (one group alone: in the stage's process itself), or as tasks of a Ray cluster
-(flows/ray_cluster.py); under a Prefect flow (INBETWEEN_RUN_CONTEXT names its run context) each group is also a task of
+(flows/ray/cluster.py); under a Prefect flow (INBETWEEN_RUN_CONTEXT names its run context) each group is also a task of
 that run, which waits for its process. Plain `dvc repro` imports no Prefect, and no Ray unless it is asked for.
 """
 
@@ -28,7 +28,7 @@ from tasks.errors import InbetweenError, ToolError
 from tasks.items import GroupRecord, Item, ItemStore, Work, do_group
 
 if TYPE_CHECKING:  # with Ray, an optional extra
-    from flows.ray_cluster import RayPool, RaySettings
+    from flows.ray.cluster import RayPool, RaySettings
 
 _ray: "ContextVar[RaySettings | None]" = ContextVar("ray", default=None)
 
@@ -95,7 +95,7 @@ def _open_pool(
     if ray is None:
         pool = LocalPool(work, store, min(workers, len(groups)))
     else:
-        from flows import ray_cluster
+        from flows.ray import cluster as ray_cluster
 
         if store.is_fresh:  # what comes home is told by being there
             store.drop(item.key for group in groups for item in group)
@@ -142,7 +142,7 @@ def run_ranks(first: Callable[[], None], other: Callable[[], None], num_ranks: i
         return
     ranks: Ranks
     if settings := _ray.get():
-        from flows.ray_ranks import RayRanks
+        from flows.ray.ranks import RayRanks
 
         ranks = RayRanks(settings, other, num_ranks)
     else:

@@ -1,8 +1,8 @@
 """The Prefect flow `rebuild`: stages as tasks in dependency order, each `dvc repro --single-item` in a process.
 
 DVC decides what runs; this flow decides when, shows it, and keeps the log. It is what `inbetween repro` runs in this
-work tree. Deployed flows (flows/ingest.py, flows/unattended.py) call that command in a clone, where its stages become
-tasks of their own run.
+work tree. Deployed flows (flows/unattended: ingest.py, lifecycle.py) call that command in a clone, where its stages
+become tasks of their own run.
 """
 
 import queue
@@ -28,7 +28,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
 from flows.dvc_process import DvcProcesses, StageEnd
-from flows.limits import hold_hosts
 from flows.lineage.record import note_restored
 from flows.lineage.summary import Summary
 from flows.lock_order import remember_order, restore_order
@@ -39,6 +38,7 @@ from flows.progress import say
 from flows.project import FLOW_RUN, FRESH, RUN_CONTEXT, STATE, prepare_environment
 from flows.repro import StageFailedError, describe_end, describe_failure, open_run, summarise
 from flows.server import API_URL
+from flows.unattended.limits import hold_hosts
 from tasks.errors import ToolError
 
 # A stage uses every core by itself. Two at a time fill the stretches in which one reads, writes or starts up; more

@@ -28,7 +28,7 @@ from tasks.items import GroupRecord, Item, ItemStore, Work, group_items, hash_fi
 from tasks.tables import read_skipped
 
 if TYPE_CHECKING:  # with Ray, an optional extra
-    from flows.ray_cluster import RaySettings
+    from flows.ray.cluster import RaySettings
 
 # The section of params.yaml whose names a stage runs for; "" = it runs once.
 ITEM_SECTIONS = {
@@ -110,7 +110,7 @@ class Stage:
         todo = [item for item in items if not self.store.has(item.key)]
         workers = self.workers
         if todo and self.ray:
-            from flows.ray_cluster import connect, count_slots
+            from flows.ray.cluster import connect, count_slots
 
             connect(self.ray)
             workers = count_slots(self.ray)
@@ -242,7 +242,7 @@ def _ray_settings(params: Params, name: str, tools: dict[str, str]) -> "RaySetti
         raise ParamsError(f"{RUNNER}: {runner!r} is not known; the runners are {', '.join(RUNNERS)}")
     if runner == "local":
         return None
-    from flows.ray_cluster import RaySettings
+    from flows.ray.cluster import RaySettings
 
     wanted = {str(stage): resources for stage, resources in run.resources.items()}.get(name)
     return RaySettings(

@@ -41,7 +41,7 @@ LONGEST_FIRST = (
     "flows/test_views.py",
     "flows/test_workers.py",
     "flows/test_samples.py",
-    "flows/test_landing.py",
+    "flows/unattended/test_landing.py",
     "flows/test_raw_data.py",
     "flows/test_joints.py",
     "flows/test_render_video.py",

@@ -28,9 +28,9 @@ try:
 except ModuleNotFoundError as missing:
     raise ToolError(f"run.runner: ray needs {missing.name}, which is not installed; run `make env-ray`") from missing
 
-from flows.ray_home import Home
-from flows.ray_node import Job, do_group_on_node, forget_job
-from flows.shipping import Shipper
+from flows.ray.home import Home
+from flows.ray.node import Job, do_group_on_node, forget_job
+from flows.ray.shipping import Shipper
 
 MAX_LOSSES = 5  # of one group: a node that dies is bad luck, five of them are the group's doing
 BACK_OFF_S = 0.5  # doubled with each loss

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from flows.progress import say
 from flows.project import ROOT
-from flows.standing import python_path, use_standing_server
+from flows.unattended.standing import python_path, use_standing_server
 from tasks.errors import ToolError
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 
-from flows.clones import Clone, CommandError, open_clone
-from flows.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
-from flows.landing import Change, Landing
-from flows.new_batch import NewBatch, describe_left_out
 from flows.params import Name
 from flows.progress import say
-from flows.registration import list_targets, register_batch, stage_targets
+from flows.unattended.clones import Clone, CommandError, open_clone
+from flows.unattended.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
+from flows.unattended.landing import Change, Landing
+from flows.unattended.new_batch import NewBatch, describe_left_out
+from flows.unattended.registration import list_targets, register_batch, stage_targets
 from tasks.errors import tells_of_full_disk
 from tasks.sources import MANIFEST, read_manifest
 

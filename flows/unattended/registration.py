@@ -12,9 +12,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from flows.new_batch import LEFT_OUT, NewBatch, NewClip, NewVideo, read_batch, read_left_out, write_left_out
 from flows.params import load_params, read_yaml
 from flows.stage import ITEM_SECTIONS
+from flows.unattended.new_batch import LEFT_OUT, NewBatch, NewClip, NewVideo, read_batch, read_left_out, write_left_out
 from tasks.catalog import read_catalog
 from tasks.errors import CatalogError, ParamsError
 from tasks.lineage.marks import Candidate, refuse_withdrawn

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from flows.new_batch import NO_MODEL, NO_SOURCE, NewBatch, check_batch, read_batch
 from flows.params import load_params
-from flows.registration import _round_trip, register_batch, stage_targets
+from flows.unattended.new_batch import NO_MODEL, NO_SOURCE, NewBatch, check_batch, read_batch
+from flows.unattended.registration import _round_trip, register_batch, stage_targets
 from tasks.errors import CatalogError, ParamsError
 from tests.sandbox import ROOT
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.clones import Clone, CommandError, UnreachableError
 from flows.lifetime import hold_lock
 from flows.progress import say
 from flows.project import STATE
+from flows.unattended.clones import Clone, CommandError, UnreachableError
 from tasks.errors import InbetweenError, ParamsError
 
 Landing = Literal["push", "branch"]

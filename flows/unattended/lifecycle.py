@@ -9,14 +9,14 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.clones import Clone, CommandError, open_clone
-from flows.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
 from flows.gpus import hold_gpu, list_gpus
-from flows.landing import Change, Landing
 from flows.params import Name, load_params
 from flows.progress import say
 from flows.project import STATE
-from flows.registration import list_targets
+from flows.unattended.clones import Clone, CommandError, open_clone
+from flows.unattended.deployed import REPORTED, conclude, describe_landing, land_change, repro_in_clone
+from flows.unattended.landing import Change, Landing
+from flows.unattended.registration import list_targets
 from tasks.errors import ParamsError
 
 

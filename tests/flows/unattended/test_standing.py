@@ -10,8 +10,8 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from flows.doctor import DEPLOYMENTS
-from flows.standing import keep_server
+from flows.unattended.doctor import DEPLOYMENTS
+from flows.unattended.standing import keep_server
 from tasks.errors import ParamsError
 from tests.sandbox import ROOT, Sandbox
 
@@ -81,7 +81,7 @@ def test_wrong_parameter_is_refused_by_the_schema_that_the_server_holds():
         "import json\n"
         "from prefect.utilities.schema_tools import validate\n"
         "from prefect.utilities.callables import parameter_schema\n"
-        "from flows.ingest import ingest\n"
+        "from flows.unattended.ingest import ingest\n"
         "schema = parameter_schema(ingest.fn).model_dump_for_openapi()\n"
         "clip = {'clip': 'c', 'video': 'v', 'split': 'test', 'first': 0, 'last': 9, 'width': 64, 'height': 64}\n"
         "video = {'video': 'v', 'source': 'file:/v', 'licence': 'L'}\n"

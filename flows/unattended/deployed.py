@@ -21,11 +21,11 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
-from flows.clones import BACK_OFF_S, RETRIES, Clone, CommandError, UnreachableError, back_off
-from flows.landing import Change, Landing, land, push_data
 from flows.prefect_tasks import write_flow_context
 from flows.progress import say
 from flows.project import ROOT, RUN_CONTEXT, STATE, prepare_environment
+from flows.unattended.clones import BACK_OFF_S, RETRIES, Clone, CommandError, UnreachableError, back_off
+from flows.unattended.landing import Change, Landing, land, push_data
 from tasks.errors import InbetweenError
 
 FAILURES = STATE / "failures.log"

@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows.clones import CommandError, find_origin
-from flows.deploy import DEAD_RUNS, NOTICE, POOLS, WEBHOOK_URL
 from flows.gpus import list_gpus
-from flows.landing import default_remote
 from flows.params import load_params, load_tools
 from flows.progress import say
 from flows.project import ROOT, STATE
-from flows.standing import use_standing_server
 from flows.tools import check_tools
+from flows.unattended.clones import CommandError, find_origin
+from flows.unattended.deploy import DEAD_RUNS, NOTICE, POOLS, WEBHOOK_URL
+from flows.unattended.landing import default_remote
+from flows.unattended.standing import use_standing_server
 from tasks.errors import InbetweenError, ToolError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from flows.gpus import list_gpus
-from flows.limits import _per_host, list_hosts
+from flows.unattended.limits import _per_host, list_hosts
 from tasks.errors import ParamsError
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from flows.shipping import Shipper, localise, map_leaves, place_of
+from flows.ray.shipping import Shipper, localise, map_leaves, place_of
 from tasks.items import Item
 
 

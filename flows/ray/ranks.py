@@ -15,9 +15,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flows.project import ROOT, STATE
-from flows.ray_cluster import RaySettings, connect, describe_loss, forget_on_nodes, start_home
-from flows.ray_node import Job, at_work
-from flows.shipping import Shipment, Shipper
+from flows.ray.cluster import RaySettings, connect, describe_loss, forget_on_nodes, start_home
+from flows.ray.node import Job, at_work
+from flows.ray.shipping import Shipment, Shipper
 from tasks.errors import InbetweenError, ToolError
 from tasks.items import ItemStore
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.new_batch import NewBatch, NewRender, check_batch, read_batch
 from flows.params import load_params, read_yaml
 from flows.progress import say
 from flows.project import ROOT
 from flows.server import API_URL, serve_prefect
-from flows.standing import use_standing_server
+from flows.unattended.new_batch import NewBatch, NewRender, check_batch, read_batch
+from flows.unattended.standing import use_standing_server
 from tasks.errors import InbetweenError, ParamsError, ToolError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_ingest(batch: NewBatch, *, landing: Literal["push", "branch"], stages: L
     """Raises: InbetweenError where the run failed; KeyboardInterrupt where it was stopped."""
 
     def work() -> "State[Any]":
-        from flows.ingest import ingest
+        from flows.unattended.ingest import ingest
 
         return ingest(batch, landing, stages, return_state=True)
 
@@ -75,8 +75,8 @@ def run_here(flow: "Callable[[], State[Any]]") -> None:
 
 
 def _run(flow: "Callable[[], State[Any]]") -> None:
-    from flows.clones import CommandError
     from flows.logs import flush_reports, keep_prefect_quiet
+    from flows.unattended.clones import CommandError
 
     keep_prefect_quiet()
     try:

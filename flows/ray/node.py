@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 import ray
 from ray.actor import ActorHandle
 
-from flows.ray_home import BLOCK_BYTES, AwayStore
-from flows.shipping import InputFile, Shipment, localise
+from flows.ray.home import BLOCK_BYTES, AwayStore
+from flows.ray.shipping import InputFile, Shipment, localise
 from flows.tools import check_tools
 from tasks.errors import FULL_DISK, ToolError
 from tasks.items import GroupRecord, Item, ItemStore, Work, do_group
@@ -57,7 +57,7 @@ class NodeRecord(NamedTuple):
 def do_group_on_node(
     job: Job, home: ActorHandle, work: Work, items: Sequence[Item], store: ItemStore, shipment: Shipment
 ) -> NodeRecord:
-    """Do a group of items; at home into the store itself, elsewhere through `home`, the actor of flows/ray_home.py."""
+    """Do a group of items; at home into the store itself, elsewhere through `home`, the actor of flows/ray/home.py."""
     node = ray.get_runtime_context().get_node_id()
     if node == job.home_node:
         os.chdir(job.root)

@@ -6,12 +6,12 @@ import textwrap
 
 import pytest
 
-from flows import clones
-from flows.clones import UnreachableError, find_origin, hide_credentials, open_clone
-from flows.ingest import blame_videos
-from flows.landing import Change, land, make, push_data
+from flows.unattended import clones
+from flows.unattended.clones import UnreachableError, find_origin, hide_credentials, open_clone
+from flows.unattended.ingest import blame_videos
+from flows.unattended.landing import Change, land, make, push_data
 from tasks.errors import ParamsError
-from tests.flows.test_registration import make_batch
+from tests.flows.unattended.test_registration import make_batch
 from tests.sandbox import BIN, ROOT
 
 PIPELINE = """
@@ -33,7 +33,7 @@ def git(folder, *words):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout that a worker could stand in, with origin and remote; flows.clones takes it for its own."""
+    """A checkout that a worker could stand in, with origin and remote; flows.unattended.clones takes it for its own."""
     root = tmp_path / "checkout"
     root.mkdir()
     git(root, "init", "-q", "-b", "main")
@@ -82,8 +82,8 @@ def change_for(clone, name: str) -> Change:
 
 RUN = textwrap.dedent("""
     import pathlib, sys
-    from tests.flows.test_landing import change_for
-    from flows import clones, landing
+    from tests.flows.unattended.test_landing import change_for
+    from flows.unattended import clones, landing
     root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
     clones.ROOT, clones.STATE, clones.CLONES = root, root / ".inbetween", root / ".inbetween/clones"
     landing._LOCK = root / ".inbetween/locks/landing.lock"

@@ -1,0 +1,1 @@
+"""Items of a stage on the nodes of a Ray cluster."""

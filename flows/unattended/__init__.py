@@ -1,0 +1,1 @@
+"""Runs in nobody's checkout: deployed flows, the clones they work in, and the server and workers that start them."""
