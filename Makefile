@@ -17,7 +17,7 @@ LIMIT ?= 2
 demo: env  ## environment, embedded data, the whole pipeline on real footage, report/index.html
 	@$(BIN)/inbetween demo
 
-test: env  ## the tests, some 20 minutes on 2 cores
+test: env  ## the tests, 7 to 12 minutes on 2 cores
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not faults" tests
 
 test-all: env env-ray  ## with the slow and the fault-injection campaigns, Ray among them

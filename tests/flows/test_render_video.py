@@ -14,6 +14,7 @@ import pytest
 
 from flows.render_options import RenderOptions, read_pace, work_folder
 from flows.render_video import render_video
+from models.renderer.methods import available_base
 from tasks.errors import InbetweenError, ParamsError
 from tasks.video import probe_video, read_frames
 from tests.sandbox import BIN, FOOTAGE, ROOT, needs_footage
@@ -22,8 +23,8 @@ from tests.tasks.video_samples import FFMPEG, add_sound, ball, decode, ffmpeg, s
 
 def options(rate=None, fps=None, slow=None, **changes):
     chosen = {
-        "method": "blend", "motion": "learned", "base": "flow", "background": "warp", "motion_model": None,
-        "renderer": None, "audio": None, "frames": None, "crf": 10, "workers": 1, "overwrite": False,
+        "method": "blend", "motion": "learned", "base": "flow", "background": "warp", "device": "cpu",
+        "motion_model": None, "renderer": None, "audio": None, "frames": None, "crf": 10, "workers": 1, "overwrite": False,
     } | changes  # fmt: skip
     return RenderOptions(pace=read_pace(rate, fps, slow), **chosen)
 
@@ -150,6 +151,9 @@ def test_what_cannot_be_rendered_is_said_in_a_line(clip, tmp_path):
     assert "make it first" in refusal(clip, tmp_path / "none" / "out.mp4", options())
     assert "end it in .mp4" in refusal(clip, tmp_path / "out.avi", options())
     assert "neural needs" in refusal(clip, out, options(method="neural"))
+    if available_base("rife") == "rife":
+        said = refusal(clip, out, options(method="rife", device="cuda"))
+        assert said == "--device cuda: torch finds no GPU here; use cpu"
     assert "only --slow" in refusal(clip, out, options(audio="stretch"))
     assert "is not empty" in refusal(clip, out, options(frames=tmp_path))
     assert "is the input itself" in refusal(tmp_path / "one.mp4", tmp_path / "one.mp4", options())

@@ -16,9 +16,10 @@ POSES, BACKGROUNDS = Path("poses.parquet"), Path("backgrounds.parquet")
     [
         ("blend", "base", set()),
         ("flow", "base", set()),
-        ("warp", "base", {"base"}),
-        ("neural", "base", {"renderer", "background"}),
-        ("neural", "warp", {"renderer", "background", "base"}),
+        ("rife", "base", {"device"}),
+        ("warp", "base", {"base", "device"}),
+        ("neural", "base", {"renderer", "background", "device"}),
+        ("neural", "warp", {"renderer", "background", "base", "device"}),
     ],
 )
 def test_a_render_names_only_what_shaped_its_pictures(method, background, said):
