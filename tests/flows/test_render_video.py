@@ -24,7 +24,8 @@ from tests.tasks.video_samples import FFMPEG, add_sound, ball, decode, ffmpeg, s
 def options(rate=None, fps=None, slow=None, **changes):
     chosen = {
         "method": "blend", "motion": "learned", "base": "flow", "background": "warp", "device": "cpu",
-        "motion_model": None, "renderer": None, "audio": None, "frames": None, "crf": 10, "workers": 1, "overwrite": False,
+        "motion_model": None, "renderer": None, "audio": None, "frames": None, "crf": 10, "workers": 1,
+        "overwrite": False,
     } | changes  # fmt: skip
     return RenderOptions(pace=read_pace(rate, fps, slow), **chosen)
 
