@@ -120,7 +120,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "repository", Path(folder) / "page.html"
-        repository.Pipeline = Pictured  # type: ignore[misc]
+        repository.Pipeline = Pictured
         pipeline = repository.make_repository(root, args.clips, args.motions, args.revisions)
         print(f"{len(pipeline.project.ran)} stages, {args.clips} clips, {args.motions} recordings")
         command = [sys.executable, "-P", "-c", repository.ASK, "lineage", "page", str(out)]

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from flows.lineage import open_lineage
 from flows.lineage.page import write_page
 from tasks.tables import CLIP_SCHEMA, encode_png, picture_column, write_table
 from tests.lineage_project import small_project
-from tests.test_report_browser import QUIET
 
 pytestmark = pytest.mark.timeout(300)  # for a busy machine
 
@@ -62,14 +61,6 @@ def page_url(tmp_path_factory):
     out = root / "page.html"
     write_page(out, lineage=open_lineage(root, root / ".inbetween/lineage.sqlite"))
     return out.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

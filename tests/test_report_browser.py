@@ -3,7 +3,7 @@
 import statistics
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tasks.report import write_report
 from tasks.video import ffmpeg_path
@@ -13,15 +13,6 @@ from tests.tasks.report_samples import FPS, NUM_FRAMES, TRUTH_SHARES, make_entry
 # For a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 FRAME_S = 1 / FPS
 # The first clip's shown players; only clips on the screen are loaded and play.
 VISIBLE_VIDEOS = """() => [...document.querySelectorAll("#sample-jump video")]
@@ -49,14 +40,6 @@ def page_url(tmp_path_factory):
         workers=2,
     )
     return (report / "index.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

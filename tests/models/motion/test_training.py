@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +13,7 @@ from models.motion.transformer import MotionTransformer, TransformerConfig
 from models.motion.views import measure_normalisation
 from models.training import OptimiserConfig, TrainingError, learning_rate
 from tests.models.motion.motions import RECIPE, swaying
+from tests.models.ranks import start_ranks
 
 OPTIMISER = OptimiserConfig(
     kind="adamw", learning_rate=1e-3, betas=(0.9, 0.98), weight_decay=0.01, clip_norm=1.0, warmup_steps=2,
@@ -190,18 +187,7 @@ print(json.dumps([run_without_dropout(kind) for kind in ("tangents", "transforme
 
 
 def test_two_processes_give_the_single_processs_losses():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def start(rank):
-        env = os.environ | {
-            "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
-        return subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True, env=env)
-
-    processes = [start(0), start(1)]
+    processes = start_ranks(WORKER)
     singles = [run_without_dropout(kind) for kind in ("tangents", "transformer")]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

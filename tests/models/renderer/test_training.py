@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -15,6 +11,7 @@ from models.renderer.held_out import HeldOut, to_image
 from models.renderer.losses import PAPER_WEIGHTS, PerceptualLoss
 from models.renderer.training import LOSSES, RendererTrainConfig, predict, train
 from models.training import OptimiserConfig, TrainingError
+from tests.models.ranks import start_ranks
 from tests.models.renderer.pictures import DISCRIMINATOR, GENERATOR, Discs
 
 CONFIG = RendererTrainConfig(
@@ -282,18 +279,7 @@ print(json.dumps(run_few_steps()))
 
 
 def test_two_processes_give_the_single_processs_losses():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def start(rank):
-        env = os.environ | {
-            "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
-        return subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True, env=env)
-
-    processes = [start(0), start(1)]
+    processes = start_ranks(WORKER)
     single = run_few_steps()
     first, second = (json.loads(process.communicate(timeout=200)[0]) for process in processes)
     assert second["log"] == []  # the first process alone logs
