@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.distances import distance_px
 from models.skeleton import BONES, FloatArray, is_seen
 
 Image = npt.NDArray[np.uint8]
@@ -149,7 +150,7 @@ def person_mask(
             ends = [tuple(np.rint(joints_px_JD[joint, :2]).astype(int).tolist()) for joint in (start, end)]
             cv2.line(is_free_HW, ends[0], ends[1], 0)
     # Not cv2.line's own thickness, which draws a line of 5 px 7 wide.
-    distance_px_HW = cv2.distanceTransform(is_free_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance_px_HW = distance_px(is_free_HW)
     is_person_HW: BoolArray = np.asarray(distance_px_HW <= radius_px)
     if matte_HW is not None:
         is_person_HW |= matte_HW > MATTE_THRESHOLD

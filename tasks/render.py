@@ -272,12 +272,8 @@ def _between(
     times: FloatArray,
 ) -> Iterator[tuple[int, bytes, float]]:
     """(row, PNG, share made from the pose) of each frame between key `number` and the next."""
-    step, method, base, device = (
-        spec.settings.key_step,
-        spec.settings.method,
-        spec.settings.base,
-        spec.settings.device,
-    )
+    settings = spec.settings
+    step, method, base, device = settings.key_step, settings.method, settings.base, settings.device
     start, end = number * step, (number + 1) * step
     between = range(start + 1, end)
     behind = _read_backgrounds(spec, frames[start + 1 : end]) if spec.settings.reads_backgrounds else []

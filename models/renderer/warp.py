@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.distances import distance_px
 from models.renderer.camera import FIXED, Homography, displacement, find_camera
 from models.renderer.chooser import LEAST_MOTION, Chooser, Posed, load_chooser, measure
 from models.renderer.flow import FlowPair, FlowResult
@@ -279,7 +280,7 @@ class WarpPair:
     def _background_shown(self, matte_HW: Float32Array) -> Float32Array:
         """(H, W) 0..1, how far a key shows the background there."""
         is_free_HW = (matte_HW <= self._settings.person_matte).astype(np.uint8)
-        distance_px_HW = cv2.distanceTransform(is_free_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance_px_HW = distance_px(is_free_HW)
         return _ramp(distance_px_HW, 0.0, self._settings.background_far * self._torso_px)
 
     def _region(self, joints_px_JD: FloatArray) -> Box:
@@ -470,7 +471,7 @@ def _carry_trunk(
     hull = cv2.convexHull((corners_ND[0] - [part.left, part.top]).astype(np.float32))
     is_outside_HW = np.ones((part.bottom - part.top, part.right - part.left), np.uint8)
     cv2.fillConvexPoly(is_outside_HW, _fixed_point(hull), 0, shift=_SUBPIXEL_BITS)
-    distance_px_HW = cv2.distanceTransform(is_outside_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance_px_HW = distance_px(is_outside_HW)
     centre_D, *key_centres_D = corners_ND.mean(axis=1)
     x_HW, y_HW = part.grid()
     x_HW -= np.float32(centre_D[0])
