@@ -1,11 +1,16 @@
-"""What DVC says: the stages in the order of its plan, what each needs, and why each would run. Read only."""
+"""What DVC says: the stages in the order of its plan, what each needs, and why each would run.
+
+Read only, but for objects of the cache that were written in place: those it drops.
+"""
 
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.cache import drop_rewritten
 from flows.lock_order import lock_names
 from flows.progress import say
 from flows.project import ROOT
@@ -73,6 +78,7 @@ def _plan(targets: Sequence[str], force: bool, allow_missing: bool) -> Iterator[
                 reason = "new"
             else:
                 status = _read_status(stage)
+                _drop_rewritten_outputs(stage, status)
                 reason = explain_status(drop_missing(status) if allow_missing else status)
             if changed and reason not in ("forced", "new"):
                 reason = "; ".join(filter(None, [reason, "after " + _name_some(changed)]))
@@ -94,6 +100,19 @@ def _read_status(stage: "Stage") -> Sequence[Any]:
             time.sleep(_RETRY_S)
         else:
             return status.get(stage.addressing, [])
+
+
+def _drop_rewritten_outputs(stage: "Stage", entries: Sequence[Any]) -> None:
+    modified = {
+        path
+        for entry in entries
+        if isinstance(entry, Mapping)
+        for path, how in entry.get("changed outs", {}).items()
+        if how == "modified"
+    }
+    for out in stage.outs:
+        if str(out) in modified and out.hash_info and out.hash_info.value:
+            drop_rewritten(Path(out.fs_path), out.hash_info.value)
 
 
 def drop_missing(entries: Sequence[Any]) -> list[Any]:

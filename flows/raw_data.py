@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows.cache import drop_rewritten
 from flows.progress import say
 from flows.project import ROOT
 from tasks.errors import SourceError
@@ -57,6 +58,8 @@ def check_raw_data() -> None:
         for path, how in paths.items()
     ]
     if changes:
+        for path, md5 in _hashes_of(DATA_DVC.read_text()).items():
+            drop_rewritten(ROOT / path, md5)
         raise SourceError(f"data.dvc: {', '.join(sorted(changes))}; {_REMEDY}")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +24,7 @@ from flows.project import FRESH, ROOT, RUNNER, RUNNERS, STATE, leave_out_pandas
 from flows.raw_data import check_committed_raw_data
 from flows.tools import check_tools
 from tasks.errors import CatalogError, ParamsError
-from tasks.items import GroupRecord, Item, ItemStore, Work, group_items, hash_file, item_key
+from tasks.items import FileId, GroupRecord, Item, ItemStore, Work, group_items, hash_file, item_key
 from tasks.tables import read_skipped
 
 if TYPE_CHECKING:  # with Ray, an optional extra
@@ -61,6 +61,7 @@ class Stage:
     """What a stage may use: checked parameters, folders, and a map over items.
 
     name: "background".  item: "sample-4", or "" for a stage that runs once.  ray: None = items run on this machine.
+    md5s: of the files placed so far.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stage:
     store: ItemStore
     workers: int
     ray: "RaySettings | None" = None
+    md5s: dict[FileId, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -171,7 +173,7 @@ class Stage:
         """The output folder: every output's files, and nothing of an earlier run."""
         empty_folder(folder)
         for output in outputs:
-            self.store.link_output(output.key, folder)
+            self.md5s.update(self.store.link_output(output.key, folder))
 
 
 def run_stage(name: str, item: str = "") -> None:
@@ -200,7 +202,7 @@ def run_stage(name: str, item: str = "") -> None:
         )
         use_ray(stage.ray)
         start = time.monotonic()
-        with recorded(name, item, tools):
+        with recorded(name, item, tools, stage.md5s):
             if name == "download":
                 _refuse_withdrawn(item)
             module.run(stage)

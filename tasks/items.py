@@ -3,7 +3,7 @@
 An item is a bounded chunk of a clip, video or sequence. Its key is the hash of all that its output depends on: input
 bytes, the parameters it reads, the stage's code, its tools' versions. Its output is an Arrow table, kept in the item
 store under that key, so that a killed run never does an item twice. When all items of a clip are there, its finished
-files take their place, under a key of their own, so that a clip that did not change costs one copy. The store only
+files take their place, under a key of their own, so that a clip that did not change costs a link. The store only
 shortens a run that DVC decided on; it may be deleted at any time.
 """
 
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+_SEALS = ".seals.json"  # beside an output's files in the store
 
 # A group of items in, their tables out as (index into the group, table), in any order.
 Work = Callable[[Sequence["Item"]], Iterator[tuple[int, pa.Table]]]
@@ -53,6 +55,45 @@ def item_key(*parts: object) -> str:
 def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileId(NamedTuple):
+    """A file as it was last written, whatever its name: hard links of it have the same."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Seal(NamedTuple):
+    """What a file was when it was written. md5: by which DVC names it."""
+
+    size: int
+    mtime_ns: int
+    md5: str
+
+
+def identify(path: Path) -> FileId:
+    status = path.stat()
+    return FileId(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def md5_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def seal_file(path: Path) -> Seal:
+    status = path.stat()
+    return Seal(status.st_size, status.st_mtime_ns, md5_file(path))
+
+
+def is_sealed(path: Path, seal: Seal) -> bool:
+    """Whether a file is as it was sealed; it is read only where its time is another. Raises: OSError."""
+    status = path.stat()
+    if status.st_size != seal.size:
+        return False
+    return status.st_mtime_ns == seal.mtime_ns or md5_file(path) == seal.md5
 
 
 @dataclass(frozen=True)
@@ -99,29 +140,49 @@ class ItemStore:
         return self.folder / key[:2] / key
 
     def has_output(self, key: str) -> bool:
-        return not self.is_fresh and self.output(key).is_dir()
+        """Whether an output's files are all there as they were written: one that was changed since, through any of its
+        links, is not taken for what was computed.
+        """
+        if self.is_fresh:
+            return False
+        try:
+            return all(is_sealed(self.output(key) / name, seal) for name, seal in self._seals(key).items())
+        except (OSError, ValueError):
+            return False
 
     def put_output(self, key: str, write: Callable[[Path], None]) -> None:
         """Keep the files that `write` leaves in the folder it is given; all or none."""
         folder = self.output(key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{key}.") as temporary:
-            write(Path(temporary, key))
-            for path in Path(temporary, key).iterdir():
-                path.chmod(0o444)  # what is changed in place must not be taken for what was computed
+            made = Path(temporary, key)
+            write(made)
+            paths = sorted(made.iterdir())
+            for path in paths:
+                path.chmod(0o444)
+            (made / _SEALS).write_text(json.dumps({path.name: seal_file(path) for path in paths}))
             shutil.rmtree(folder, ignore_errors=True)
-            Path(temporary, key).rename(folder)
+            made.rename(folder)
 
-    def link_output(self, key: str, folder: Path) -> None:
+    def link_output(self, key: str, folder: Path) -> dict[FileId, str]:
         """Have an output's files in a folder: read-only links where the disk can, copies elsewhere.
 
-        DVC, when it takes the folder into its cache, lays copies in their place.
+        Returns: the md5 of those that are links.
         """
-        for path in sorted(self.output(key).iterdir()):
+        linked: dict[FileId, str] = {}
+        for name, seal in self._seals(key).items():
+            path = self.output(key) / name
             try:
-                (folder / path.name).hardlink_to(path)
+                (folder / name).hardlink_to(path)
+                linked[identify(path)] = seal.md5
             except OSError:
-                shutil.copyfile(path, folder / path.name)
+                shutil.copyfile(path, folder / name)
+        return linked
+
+    def _seals(self, key: str) -> dict[str, Seal]:
+        """Of an output's files by name. Raises: OSError where there is no such output."""
+        content = json.loads((self.output(key) / _SEALS).read_text())
+        return {name: Seal(*values) for name, values in content.items()}
 
 
 def do_group(work: Work, items: Sequence[Item], store: ItemStore) -> GroupRecord:

@@ -19,9 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.cache import share_with_cache
 from flows.lifetime import hold_lock
 from flows.progress import say
 from flows.project import FLOW_RUN, ROOT, STATE
+from tasks.items import FileId, identify, md5_file
 
 if TYPE_CHECKING:
     from tasks.lineage.lock import Entry
@@ -34,20 +36,25 @@ _NOT_DIRTY = (":!dvc.lock", ":!lineage", ":!metrics")
 
 
 @contextmanager
-def recorded(stage: str, item: str, tools: Mapping[str, str]) -> Iterator[None]:
-    """Append a line when the work inside has ended well. A record that cannot be written does not fail the stage."""
+def recorded(stage: str, item: str, tools: Mapping[str, str], md5s: Mapping[FileId, str]) -> Iterator[None]:
+    """Append a line when the work inside has ended well. A record that cannot be written does not fail the stage.
+
+    Args: md5s: of those output files whose md5 is known by then; the others are read.
+    """
     started = _now()
     facts = _facts()
     yield
     label = f"{stage}@{item}" if item else stage
     try:
         finished = _now()
+        outs = {path: hash_files(ROOT / path, md5s) for path in output_paths(stage, item)}
+        share_with_cache({path: md5 for files in outs.values() for path, md5 in files.items()})
         seconds = round((finished - started).total_seconds(), 1)
         _append(
             {
                 "stage": label,
                 "event": "ran",
-                "outs": {path: hash_output(ROOT / path) for path in output_paths(stage, item)},
+                "outs": {path: hash_output(ROOT / path, files) for path, files in outs.items()},
                 **facts,
                 "started": _stamp(started),
                 "finished": _stamp(finished),
@@ -117,22 +124,24 @@ def output_paths(stage: str, item: str) -> list[str]:
     return sorted(re.sub(r"\$\{([^}]+)\}", lambda match: values[match[1]], name) for name in names)
 
 
-def hash_output(path: Path) -> str:
-    """The md5 that DVC gives to a file or folder; "" where it is not there."""
-    if path.is_file():
-        return _md5(path)
-    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
-    if not files:
-        return ""
+def hash_files(path: Path, known: Mapping[FileId, str]) -> dict[Path, str]:
+    """The md5 of a file, or of each file of a folder; none where it is not there."""
+
+    def md5(file: Path) -> str:
+        return known.get(identify(file)) or md5_file(file)
+
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
     with ThreadPoolExecutor() as threads:  # hashing works outside Python's lock
-        hashes = dict(zip(files, threads.map(_md5, files.values()), strict=True))
+        return dict(zip(files, threads.map(md5, files), strict=True))
+
+
+def hash_output(path: Path, files: Mapping[Path, str]) -> str:
+    """The md5 that DVC gives to a file or folder of these files; "" where there are none."""
+    if path in files or not files:
+        return files.get(path, "")
+    hashes = {file.relative_to(path).as_posix(): md5 for file, md5 in files.items()}
     rows = [{"md5": hashes[name], "relpath": name} for name in sorted(hashes)]
     return hashlib.md5(json.dumps(rows).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _outs(entry: "Entry") -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.items import md5_file
 from tests.sandbox import Sandbox, copy_project, needs_footage, set_batches, write_batch
 
 CLIPS = [("a", "kick_front", 0, 16), ("b", "kick_front", 10, 34), ("c", "kick_back", 0, 24), ("d", "kick_back", 50, 66)]
@@ -67,6 +68,33 @@ def test_one_changed_clip_costs_one_clip_and_gives_the_bytes_of_a_rebuild(sandbo
     sandbox.env["INBETWEEN_FRESH"] = "1"
     assert run_stages(sandbox) == {"split": (0, 4), "background": (0, 4), "render": (0, 4)}
     assert hash_outputs(sandbox) == changed
+
+
+@needs_footage
+@pytest.mark.parametrize(("command", "is_read_only"), [("inbetween", True), ("dvc", False)])
+def test_an_output_that_was_written_in_place_is_made_anew_in_cache_and_store(sandbox, command, is_read_only):
+    """is_read_only: root wrote it. DVC alone sees that its object was written where somebody made it writable."""
+    sandbox.run(command, "repro", "split@batch")
+    path = sandbox.root / "data/batch/clips/a.parquet"
+    good = path.read_bytes()
+    md5 = md5_file(path)
+    held = sandbox.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    assert held.samefile(path)
+    path.chmod(0o644)
+    path.write_bytes(b"X" + good[1:])
+    if is_read_only:
+        path.chmod(0o444)
+    sandbox.run(command, "repro", "split@batch")
+    assert path.read_bytes() == held.read_bytes() == good
+
+
+@needs_footage
+def test_a_store_that_was_made_anew_shares_its_files_with_the_cache(sandbox):
+    sandbox.run("dvc", "repro", "split@batch")
+    shutil.rmtree(sandbox.root / ".inbetween/items")
+    sandbox.run("dvc", "repro", "--force", "--single-item", "split@batch")
+    for path in (sandbox.root / "data/batch/clips").glob("*.parquet"):
+        assert path.stat().st_nlink == 3  # with the cache and the store
 
 
 @needs_footage

@@ -9,6 +9,7 @@ import yaml
 
 from flows.lineage import record
 from flows.project import ROOT
+from tasks.items import identify
 from tasks.lineage.runs import Run, parse_run, parse_runs
 from tests.sandbox import Sandbox, copy_project
 
@@ -72,8 +73,11 @@ def test_a_folder_has_the_md5_that_dvc_gives_it(tmp_path):
 
     fs = LocalFileSystem()
     _, _, built = build(LocalHashFileDB(fs, str(tmp_path / "odb")), str(folder), fs, "md5", dry_run=True)
-    assert record.hash_output(folder) == built.hash_info.value
-    assert record.hash_output(tmp_path / "none") == ""
+    files = record.hash_files(folder, {})
+    assert record.hash_output(folder, files) == built.hash_info.value
+    known = {identify(path): md5 for path, md5 in files.items()}
+    assert record.hash_files(folder, known) == files
+    assert record.hash_output(tmp_path / "none", record.hash_files(tmp_path / "none", {})) == ""
 
 
 def test_lines_of_runs_side_by_side_are_whole(tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from tasks.items import Item, ItemStore, do_group, each, group_items, item_key
+from tasks.items import Item, ItemStore, do_group, each, group_items, identify, item_key
 
 
 def make_item(name: str, group: str = "") -> Item:
@@ -76,10 +77,32 @@ def test_an_output_is_kept_whole_and_linked_read_only(tmp_path):
     assert store.has_output("key")
     assert not ItemStore(tmp_path / "store", is_fresh=True).has_output("key")
     (tmp_path / "out").mkdir()
-    store.link_output("key", tmp_path / "out")
+    md5s = store.link_output("key", tmp_path / "out")
     assert (tmp_path / "out/b.txt").read_text() == "two"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt"]
+    assert md5s[identify(tmp_path / "out/b.txt")] == "b8a9f715dbb64fd5c56e7783c6820a61"  # printf two | md5sum
     assert (tmp_path / "out/a.txt").stat().st_mode & 0o222 == 0
     store.put_output("key", write_pair)  # a rebuild from nothing replaces it
+
+
+def test_an_output_whose_file_was_changed_through_a_link_is_none(tmp_path):
+    store = ItemStore(tmp_path / "store")
+    store.put_output("key", write_pair)
+    (tmp_path / "out").mkdir()
+    store.link_output("key", tmp_path / "out")
+    path = tmp_path / "out/a.txt"
+    path.chmod(0o644)
+    path.write_text("ONE")
+    assert not store.has_output("key")
+    store.put_output("key", write_pair)
+    assert store.has_output("key")
+    assert path.read_text() == "ONE"
+
+
+def test_a_store_may_be_moved_to_another_disk(tmp_path):
+    ItemStore(tmp_path / "store").put_output("key", write_pair)
+    shutil.copytree(tmp_path / "store", tmp_path / "moved", copy_function=shutil.copyfile)  # other inodes and times
+    assert ItemStore(tmp_path / "moved").has_output("key")
 
 
 def test_an_output_that_fails_half_way_leaves_nothing(tmp_path):
