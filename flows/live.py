@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from flows.progress import Progress, say
+from tasks.errors import ToolError
 
 
 class LiveLog:
@@ -18,11 +19,16 @@ class LiveLog:
         self._step = 0
 
     def __enter__(self) -> "LiveLog":
+        """Raises: ToolError in a git repository without a commit."""
         from dvclive import Live  # with all of DVC, which a stage does not need to be imported
+        from scmrepo.exceptions import SCMError
 
         self._past = self._read_history()
-        # dvcyaml: DVCLive would write a dvc.yaml of its own.
-        self._live = Live(str(self._folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        try:
+            # dvcyaml: DVCLive would write a dvc.yaml of its own.
+            self._live = Live(str(self._folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        except SCMError as error:  # it names each run after git's HEAD
+            raise ToolError(f"{self._label}: git: {error}; make a first commit: git add -A && git commit") from error
         self._progress.__enter__()
         return self
 
