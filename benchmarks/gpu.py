@@ -3,10 +3,13 @@
     python benchmarks/gpu.py renderer [--batch 4] [--steps 20] [--device cpu]  # a step at the paper's size, with VGG-19
     python benchmarks/gpu.py motion [--steps 50] [--device cpu]  # a step of both motion networks
     python benchmarks/gpu.py pictures CLIP.mp4  # RIFE, warp over it and a generator, and how far the pictures differ
+    python benchmarks/gpu.py items data/sample [--processes 4] [--device cpu]  # whole items of background and render
 
 renderer: the paper's widths and losses at 480 x 320, two predicted frames; VGG-19 has random weights, which take the
 same time. Seconds are wall time, medians over the steps after the first five (one on a processor); the batch is drawn
 ahead on the processor, labels included. --device cpu hides the GPU; all of the machine's threads are used.
+items: tables in, tables out (decoding and PNG included), key step 8, by processes of one thread each that share the
+GPU, or the processor's cores; the batch's clips, poses and backgrounds must have been made.
 """
 
 import argparse
@@ -21,17 +24,21 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 if TYPE_CHECKING:  # torch must not be imported before it is told which devices there are
+    from multiprocessing.synchronize import Barrier
+
     from torch import Tensor
 
     from models.measures import Image
+    from models.renderer.device import Device
 
 NOT_COUNTED = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["renderer", "motion", "pictures"])
-    parser.add_argument("clip", nargs="?")
+    parser.add_argument("what", choices=["renderer", "motion", "pictures", "items"])
+    parser.add_argument("input", nargs="?", help="pictures: a clip.  items: a batch's folder")
+    parser.add_argument("--processes", type=int, default=1, help="of items")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -48,10 +55,12 @@ def main() -> None:
         measure_renderer(options.batch, options.steps)
     elif options.what == "motion":
         measure_motion(options.steps)
-    elif options.clip is None:
-        parser.error("pictures needs a clip")
+    elif options.input is None:
+        parser.error(f"{options.what} needs an input")
+    elif options.what == "items":
+        measure_items(Path(options.input), options.device, options.processes)
     else:
-        measure_pictures(options.clip)
+        measure_pictures(options.input)
 
 
 class Stamps:
@@ -237,6 +246,60 @@ def measure_pictures(clip: str) -> None:
         return NeuralPair(images[number], renderer).next(joints_JD, images[number]).image
 
     compare("neural, the paper's size", neural, 32)
+
+
+def measure_items(batch: Path, device: str, num_processes: int) -> None:
+    """A process does every item of the batch once unmeasured, and once measured, all of them at the same time."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    for what in ("background", "render"):
+        barrier = context.Barrier(num_processes)
+        with context.Pool(num_processes, _begin_items, (barrier,)) as pool:
+            done = pool.starmap(_do_items, [(what, batch, device)] * num_processes, chunksize=1)
+        wall_s = max(end for _, _, end in done) - min(start for _, start, _ in done)
+        frames = sum(number for number, _, _ in done)
+        print(
+            f"{what}, RIFE on {device}: {num_processes} processes, {frames} frames of clips in {wall_s:.1f} s:"
+            f" {wall_s / frames * 1e3:.1f} ms a frame, {wall_s * num_processes / frames * 1e3:.1f} of each process",
+            flush=True,
+        )
+
+
+def _begin_items(barrier: "Barrier") -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    globals()["_BARRIER"] = barrier
+
+
+def _do_items(what: str, batch: Path, device: "Device") -> tuple[int, float, float]:
+    """Returns: the clips' frames, and when the measured run began and ended."""
+    from tasks.background import make_backgrounds, plan_background
+    from tasks.items import item_key
+    from tasks.render import RenderSettings, plan_render, render_chunk
+    from tasks.tables import Table, list_tables
+
+    clips = list_tables(batch / "clips")
+    settings = RenderSettings(8, "robust", "warp", "", "rife", "", "base", device)
+    poses, backgrounds = batch / "poses", batch / "backgrounds-8"
+
+    def run() -> None:
+        for clip in clips:
+            if what == "background":
+                for item in plan_background(clip, 8, "rife", "", item_key, device).items:
+                    make_backgrounds(item.args)
+            else:
+                for item in plan_render(clip, poses, backgrounds, settings, item_key).items:
+                    render_chunk(item.args)
+
+    run()  # loads the weights and warms up
+    globals()["_BARRIER"].wait()
+    start = time.time()
+    run()
+    return sum(Table("clip", clip).num_rows for clip in clips), start, time.time()
 
 
 if __name__ == "__main__":
