@@ -21,6 +21,9 @@ CORE_S = {
     "background": 283.1 * 2 / 5000,
     "render warp": 0.95 * 7 / 8,
 }
+# GPU-seconds a frame of a clip: benchmarks/gpu.py items, RIFE on one H200 (docs/benchmarks.md), alone on the GPU and by
+# 16 processes that share it and 16 cores. Split and pose (mediapipe) work on cores.
+GPU_S = {"background": (0.0318, 0.0053), "render warp": (0.0932, 0.0115)}
 # Bytes a frame, 360x640: sizes in dvc.lock of the sample's outputs (98 frames; 49 of the render), PNG in parquet.
 FRAME_BYTES = {
     "split": 33_276_406 / 98,
@@ -117,6 +120,11 @@ def main() -> None:
     total_h = frames * sum(CORE_S.values()) / 3600
     print(f"{'all':<14}{total_h:>12,.0f}{frames * sum(FRAME_BYTES.values()) / 1e12:>8.1f}")
     print(f"on {args.workers} cores: {total_h / args.workers / 24:,.1f} days\n")
+    print(f"{'with device: cuda':<20}{'GPU-hours, a process a GPU':>28}{'16 processes a GPU':>20}")
+    gpu_h = {stage: [frames * second / 3600 for second in seconds] for stage, seconds in GPU_S.items()}
+    for stage, (alone_h, shared_h) in gpu_h.items():
+        print(f"{stage + ', RIFE':<20}{alone_h:>28,.0f}{shared_h:>20,.0f}")
+    print(f"{'both':<20}{sum(a for a, _ in gpu_h.values()):>28,.0f}{sum(b for _, b in gpu_h.values()):>20,.0f}\n")
 
     batches = math.ceil(args.clips / args.clips_per_batch)
     stages = batches * DVC_STAGES_PER_BATCH
