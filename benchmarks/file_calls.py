@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/file_calls.py [--clips 10,60]
 
-As benchmarks/scale.py: `dvc repro` of download, split, background and a blended render, no poses; here under strace, for
+As benchmarks/scale.py: `dvc repro` of download, split, background and a blended render, no poses; under strace, for
 two numbers of clips, of which the difference is what a clip costs (Python's start and DVC's own files fall out).
 """
 
