@@ -108,8 +108,11 @@ def write_amass(path: Path, size_mb: int) -> str:
 
 
 def drop_caches() -> bool:
-    """Empty the page cache. Then a pause: a virtual machine gives what is freed back to its host within seconds, and who
-    comes late pays for getting it anew, so both shall."""
+    """Empty the page cache, and pause.
+
+    A virtual machine gives what is freed back to its host within seconds, and who comes later pays for getting it anew:
+    after the pause all do.
+    """
     os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
