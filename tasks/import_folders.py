@@ -17,6 +17,7 @@ import cv2
 import pyarrow as pa
 
 from tasks.errors import SourceError
+from tasks.hdf5_direct import pack
 from tasks.import_record import Import, picture_array
 from tasks.people import read_people
 from tasks.tables import BACKGROUND_SCHEMA, encode_png, write_table
@@ -111,7 +112,7 @@ def import_backgrounds(
         target = work.folder / "backgrounds" / f"{clip.name}.parquet"
         if not target.is_file():
             metadata = {"clip": clip.name, "interpolator": "dain", "key_step": str(key_step)}
-            write_table("background", target, _chunks(pictures, use), metadata)
+            write_table("background", target, _chunks(pictures, use), metadata, is_synced=True)
         on_done(len(pictures))
     work.finish(contents)
     return f"{contents['clips']} clips, {contents['pictures']} pictures"
@@ -184,7 +185,7 @@ def _chunks(pictures: Sequence[_Picture], use: str) -> Iterator[pa.Table]:
         columns = [
             pa.array([row.frame for row in rows], pa.int32()),
             pa.array([use] * len(rows), pa.string()),
-            picture_array((_read_png(row.path) for row in rows), (f"{row.frame:06d}.{use}.png" for row in rows)),
+            picture_array(pack([_read_png(row.path) for row in rows]), [f"{row.frame:06d}.{use}.png" for row in rows]),
         ]
         yield pa.Table.from_arrays(columns, schema=BACKGROUND_SCHEMA)
 

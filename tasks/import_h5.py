@@ -6,11 +6,17 @@ AMASS_3D_joints.h5     /DATASET/MOTION/joints: (frames, 52, 3) float64, m
 Neither tells frame numbers or rates: pictures stand in the order of their files, motions as they were recorded.
 """
 
+import gc
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from queue import Full, Queue
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -19,17 +25,31 @@ import pyarrow.parquet as pq
 
 from models.skeleton import NUM_JOINTS
 from tasks.errors import SourceError
+from tasks.hdf5_direct import DamagedError, DirectFile, Packed, allocate, find_cells, find_values, pack
 from tasks.import_record import Import, picture_array
-from tasks.tables import BACKGROUND_SCHEMA, CLIP_SCHEMA, POSE_SCHEMA, encode_png, write_table
+from tasks.tables import (
+    BACKGROUND_SCHEMA,
+    CLIP_SCHEMA,
+    POSE_SCHEMA,
+    Image,
+    column_settings,
+    encode_png,
+    sync_file,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import h5py
 
 NUM_SMPL_H_JOINTS = 52  # as models/body.py, which takes seconds to import
-CHUNK_PICTURES = 8  # some MB of PNG: a row group
+CHUNK_PICTURES = 16  # some MB of PNG: a row group
 SHARD_BYTES = 64 * 2**20  # of joints in a file
 GROUP_BYTES = 8 * 2**20  # of joints in a row group
-READ_FRAMES = 16384  # of a motion: 20 MB of float64
+FRAME_BYTES = NUM_SMPL_H_JOINTS * 3 * 4
+WRITERS = 2  # threads that write tables; another reads, a fourth hashes the file
+READ_AHEAD = 2  # parts of a table that wait to be written
+_END = object()
+_Loaded = TypeVar("_Loaded")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIDES = {"gt": "test", "train": "train"}
@@ -78,9 +98,13 @@ def _read(path: Path, dataset: "h5py.Dataset", row: int | slice) -> "np.ndarray[
     try:
         return np.asarray(dataset[row])
     except (OSError, RuntimeError) as error:
-        where = row.start if isinstance(row, slice) else row
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"{path}: {dataset.name} row {where} is damaged ({reason}); get the file again") from error
+        first = row.start if isinstance(row, slice) else row
+        raise _damaged(f"{path}: {dataset.name}", first, error) from error
+
+
+def _damaged(where: str, row: int, error: Exception) -> SourceError:
+    reason = str(error).splitlines()[0]
+    return SourceError(f"{where} row {row} is damaged ({reason}); get the file again")
 
 
 def find_layout(path: Path) -> str:
@@ -106,6 +130,23 @@ def count_work(path: Path, layout: str) -> int:
         return sum(motion["joints"].shape[0] for group in file.values() for motion in group.values())
 
 
+class _Job(NamedTuple):
+    """One table to be written.
+
+    amount: pictures or frames of the source that are done with it.
+    read: its parts, from HDF5.  write: makes the table of them, without HDF5.
+    """
+
+    target: Path
+    amount: int
+    read: Callable[[], Iterator[Any]]
+    write: Callable[[Iterator[Any]], None]
+
+
+def _left_out(amount: int) -> _Job:
+    return _Job(Path(), amount, lambda: iter(()), lambda parts: None)
+
+
 def import_h5(path: Path, layout: str, work: Import, options: Options, on_done: Callable[[int], None]) -> str:
     """Fill an import from a file, and finish it; what an earlier run wrote is not written again.
 
@@ -113,43 +154,119 @@ def import_h5(path: Path, layout: str, work: Import, options: Options, on_done: 
     Returns: a line that says what was imported and what was left out.
     Raises: SourceError naming dataset and row of what is damaged or of another form.
     """
-    with _opened(path) as file:
-        contents = (
-            _import_clips(path, file, work.folder, options, on_done)
-            if layout == "HumanSlomo"
-            else _import_motions(path, file, work.folder, options, on_done)
-        )
+    list_jobs = _list_clips if layout == "HumanSlomo" else _list_motions
+    contents: dict[str, Any] = {}
+    with _no_collection(), _opened(path) as file, closing(DirectFile(path)) as direct:
+        for job in _do_ahead(list_jobs(_Source(path, file, direct), work.folder, options, contents)):
+            on_done(job.amount)
     work.finish(contents)
     counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in contents.items() if what != "left_out")
     left_out = [f"{name} ({reason})" for name, reason in contents["left_out"].items()]
     return counts + (f"; left out: {'; '.join(left_out[:5])}{', ...' if left_out[5:] else ''}" if left_out else "")
 
 
-def _import_clips(
-    path: Path, file: "h5py.File", folder: Path, options: Options, on_done: Callable[[int], None]
-) -> dict[str, Any]:
-    contents: dict[str, Any] = {"clips": 0, "frames": 0, "poses": 0, "backgrounds": 0, "left_out": {}}
-    for group_name, group in file.items():
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's search for cycles, which in any thread may come upon an object of h5py's: see _do_ahead."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _do_ahead(jobs: Iterable[_Job]) -> Iterator[_Job]:
+    """Each job when its table is written, in their order, while the next ones are read.
+
+    All of HDF5 is called by the caller's thread: h5py 3.16 may wait for ever where two threads call it. The others read
+    past it (hdf5_direct), encode and wait for the disk.
+    """
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="import") as threads:
+        ahead: deque[tuple[_Job, Future[None]]] = deque()
+        for job in jobs:
+            parts = _Parts()
+            future = threads.submit(_write, job, parts)
+            ahead.append((job, future))
+            if not job.target.is_file():
+                parts.fill(job.read(), future)
+            while ahead and (len(ahead) > WRITERS or ahead[0][1].done()):
+                done, future = ahead.popleft()
+                future.result()
+                yield done
+        for done, future in ahead:
+            future.result()
+            yield done
+
+
+def _write(job: _Job, parts: "_Parts") -> None:
+    if not job.target.is_file():
+        job.write(iter(parts))
+
+
+class _Parts:
+    """Parts of a table on their way from the thread that reads to the one that writes; a few at a time."""
+
+    def __init__(self) -> None:
+        self._queue: Queue[Any] = Queue(READ_AHEAD)
+
+    def fill(self, parts: Iterable[Any], writer: "Future[None]") -> None:
+        """Hand over parts, until the writer fails; where reading fails, the writer does too."""
+        try:
+            for part in parts:
+                self._put(part, writer)
+            self._put(_END, writer)
+        except BaseException as error:
+            self._put(error, writer)
+            raise
+
+    def _put(self, part: object, writer: "Future[None]") -> None:
+        while not writer.done():
+            try:
+                self._queue.put(part, timeout=0.1)
+            except Full:
+                continue
+            return
+
+    def __iter__(self) -> Iterator[Any]:
+        while (part := self._queue.get()) is not _END:
+            if isinstance(part, BaseException):
+                raise part
+            yield part
+
+
+class _Source(NamedTuple):
+    """A file, as HDF5 and as bytes."""
+
+    path: Path
+    file: "h5py.File"
+    direct: DirectFile
+
+
+def _list_clips(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[_Job]:
+    contents |= {"clips": 0, "frames": 0, "poses": 0, "backgrounds": 0, "left_out": {}}
+    for group_name, group in source.file.items():
         sides = [side for side in _SIDES if f"{side}_images" in group or f"{side}_poses" in group]
         for side in sides:
             clip = group_name if len(sides) == 1 else f"{group_name}-{side}"
             if not _NAME.fullmatch(clip):
-                raise SourceError(f"{path}: {group_name!r} is no name for a clip: letters, digits, - _ . alone")
-            _import_clip(path, group, side, clip, folder, options, contents, on_done)
-    return contents
+                raise SourceError(f"{source.path}: {group_name!r} is no name for a clip: letters, digits, - _ . alone")
+            yield from _list_tables(source, group, side, clip, folder, options, contents)
 
 
-def _import_clip(
-    path: Path,
+def _list_tables(
+    source: _Source,
     group: "h5py.Group",
     side: str,
     clip: str,
     folder: Path,
     options: Options,
     contents: dict[str, Any],
-    on_done: Callable[[int], None],
-) -> None:
+) -> Iterator[_Job]:
     """A clip's three tables. Frames of the clip are its pictures, or its poses where it has none."""
+    path = source.path
     images, poses, dain = (group.get(f"{side}_{kind}") for kind in ("images", "poses", "dain"))
     num_frames = len(images) if images is not None else len(poses)
     if not num_frames:
@@ -165,103 +282,153 @@ def _import_clip(
     contents["clips"] += 1
     contents["frames"] += num_frames
     if images is not None:
-        fps = options.fps.get("", 30.0)
-        chunks = _clip_chunks(path, images, frames, fps, on_done)
-        height, width = decode_size(_read_picture(path, images, 0))
-        size = {"fps": str(fps), "width": str(width), "height": str(height)}
-        _write_once("clip", folder / "clips" / f"{clip}.parquet", chunks, metadata | size, num_frames, on_done)
+        target = folder / "clips" / f"{clip}.parquet"
+        read = partial(_read_cells, source, images, range(num_frames))
+        yield _Job(target, num_frames, read, partial(_write_clip, target, frames, options.fps.get("", 30.0), metadata))
     if poses is not None:
         if poses.shape != (num_frames, NUM_JOINTS, 3):
             contents["left_out"][f"{clip} poses"] = f"{poses.shape}, not ({num_frames}, {NUM_JOINTS}, 3)"
         else:
             contents["poses"] += 1
-            rows = [_pose_rows(_read(path, poses, slice(0, num_frames)).astype(np.float64), frames)]
-            facts = {"estimator": "imported", "estimator_version": path.name}
-            _write_once("pose", folder / "poses" / f"{clip}.parquet", rows, metadata | facts, 0, on_done)
+            target = folder / "poses" / f"{clip}.parquet"
+            facts = metadata | {"estimator": "imported", "estimator_version": path.name}
+            yield _Job(target, 0, partial(_read_poses, path, poses), partial(_write_poses, target, frames, facts))
     if dain is not None and len(dain):
+        target = folder / "backgrounds" / f"{clip}.parquet"
         wanted = _dain_rows(side, len(dain), num_frames)
         if wanted is None:
             contents["left_out"][f"{clip} backgrounds"] = f"{len(dain)} pictures for {num_frames} frames"
-            on_done(len(dain))
-        elif wanted:
+        if wanted is None or not wanted.rows:
+            yield _left_out(len(dain))
+        else:
             contents["backgrounds"] += 1
-            facts = {"interpolator": "dain", "key_step": "2" if side == "gt" else "1"}
-            chunks = _background_chunks(path, dain, wanted, frames, "render" if side == "gt" else "train")
-            target = folder / "backgrounds" / f"{clip}.parquet"
-            _write_once("background", target, chunks, metadata | facts, len(dain), on_done)
-            on_done(0)
+            numbers = [frames[row + wanted.shift] for row in wanted.rows]
+            facts = metadata | {"interpolator": "dain", "key_step": str(wanted.key_step)}
+            read = partial(_read_cells, source, dain, wanted.rows)
+            yield _Job(target, len(dain), read, partial(_write_backgrounds, target, numbers, wanted.use, facts))
 
 
-def _dain_rows(side: str, num_pictures: int, num_frames: int) -> list[tuple[int, int]] | None:
-    """(row of the DAIN set, row of the clip) of the interpolated pictures; None where the counts do not fit.
+class _DainRows(NamedTuple):
+    """rows: of the DAIN set.  shift: from each to the clip's row that it stands for.  use: see docs/formats.md."""
+
+    rows: range
+    shift: int
+    use: str
+    key_step: int
+
+
+def _dain_rows(side: str, num_pictures: int, num_frames: int) -> _DainRows | None:
+    """Which are the interpolated pictures; None where the counts do not fit.
 
     gt: keys are every second frame, and stand between the pictures made of them. train: the picture made of a frame and
     the one after the next stands for the frame between them.
     """
-    if side == "gt":
-        if num_pictures not in (num_frames, 2 * ((num_frames + 1) // 2) - 1):
-            return None
-        return [(row, row) for row in range(1, num_pictures, 2)]
-    return [(row, row + 1) for row in range(num_pictures)] if num_pictures == num_frames - 2 else None
+    if side == "train":
+        return _DainRows(range(num_pictures), 1, "train", 1) if num_pictures == num_frames - 2 else None
+    if num_pictures not in (num_frames, 2 * ((num_frames + 1) // 2) - 1):
+        return None
+    return _DainRows(range(1, num_pictures, 2), 0, "render", 2)
 
 
-def _write_once(
-    kind: str,
-    path: Path,
-    chunks: "Iterator[pa.Table] | list[pa.Table]",
-    metadata: dict[str, str],
-    amount: int,
-    on_done: Callable[[int], None],
+class _Cells(NamedTuple):
+    """Some pictures of a dataset as they are there.
+
+    start: the first one's place among those read.  rows: of the dataset.  where: what to call it.
+    load: their bytes; of any thread.
+    """
+
+    start: int
+    rows: range
+    where: str
+    load: Callable[[], Packed]
+
+
+def _read_cells(source: _Source, dataset: "h5py.Dataset", rows: range) -> Iterator[_Cells]:
+    """Raises: SourceError naming the row that is damaged."""
+    where = f"{source.path}: {dataset.name}"
+    cells = find_cells(source.path, dataset)
+    for start in range(0, len(rows), CHUNK_PICTURES):
+        some = rows[start : start + CHUNK_PICTURES]
+        load = partial(_load_cells, source.direct, where, some, cells) if cells is not None else None
+        if load is None:
+            packed = pack([_read(source.path, dataset, row).astype(np.uint8, copy=False) for row in some])
+            load = partial(_same, packed)
+        yield _Cells(start, some, where, load)
+
+
+def _same(loaded: _Loaded) -> _Loaded:
+    return loaded
+
+
+def _load_cells(direct: DirectFile, where: str, rows: range, cells: np.ndarray[Any, Any]) -> Packed:
+    try:
+        return direct.read_cells(cells[rows.start : rows.stop : rows.step])
+    except DamagedError as error:
+        raise _damaged(where, rows[error.index], error) from error
+
+
+def _write_clip(
+    target: Path, frames: Sequence[int], fps: float, metadata: dict[str, str], parts: Iterator[_Cells]
 ) -> None:
-    if path.is_file():
-        on_done(amount)
-        return
-    write_table(kind, path, chunks, metadata)
-    if kind == "background":
-        on_done(amount)
-
-
-def _clip_chunks(
-    path: Path, images: "h5py.Dataset", frames: Sequence[int], fps: float, on_done: Callable[[int], None]
-) -> Iterator[pa.Table]:
-    for start in range(0, len(frames), CHUNK_PICTURES):
-        rows = range(start, min(start + CHUNK_PICTURES, len(frames)))
+    def chunk(cells: _Cells, pictures: Packed) -> pa.Table:
+        some = frames[cells.start : cells.start + len(cells.rows)]
         columns = [
-            pa.array([frames[row] for row in rows], pa.int32()),
-            pa.array([(frames[row] - frames[0]) / fps for row in rows], pa.float64()),
-            picture_array(
-                (_read_picture(path, images, row) for row in rows), (f"{frames[row]:06d}.png" for row in rows)
-            ),
+            pa.array(list(some), pa.int32()),
+            pa.array([(frame - frames[0]) / fps for frame in some], pa.float64()),
+            picture_array(pictures, [f"{frame:06d}.png" for frame in some]),
         ]
-        yield pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
-        on_done(len(rows))
+        return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
+
+    first = next(parts)
+    pictures = _load_png(first)
+    height, width = decode_size(pictures.data[:24].tobytes())
+    facts = metadata | {"fps": str(fps), "width": str(width), "height": str(height)}
+    others = (chunk(cells, _load_png(cells)) for cells in parts)
+    write_table("clip", target, chain([chunk(first, pictures)], others), facts, is_synced=True)
 
 
-def _background_chunks(
-    path: Path, dain: "h5py.Dataset", wanted: list[tuple[int, int]], frames: Sequence[int], use: str
-) -> Iterator[pa.Table]:
-    for start in range(0, len(wanted), CHUNK_PICTURES):
-        rows = wanted[start : start + CHUNK_PICTURES]
+def _write_backgrounds(
+    target: Path, frames: Sequence[int], use: str, metadata: dict[str, str], parts: Iterator[_Cells]
+) -> None:
+    def chunk(cells: _Cells) -> pa.Table:
+        some = frames[cells.start : cells.start + len(cells.rows)]
         columns = [
-            pa.array([frames[row] for _, row in rows], pa.int32()),
-            pa.array([use] * len(rows), pa.string()),
-            picture_array(
-                (_read_picture(path, dain, source) for source, _ in rows),
-                (f"{frames[row]:06d}.{use}.png" for _, row in rows),
-            ),
+            pa.array(some, pa.int32()),
+            pa.array([use] * len(some), pa.string()),
+            picture_array(_load_png(cells), [f"{frame:06d}.{use}.png" for frame in some]),
         ]
-        yield pa.Table.from_arrays(columns, schema=BACKGROUND_SCHEMA)
+        return pa.Table.from_arrays(columns, schema=BACKGROUND_SCHEMA)
+
+    write_table("background", target, map(chunk, parts), metadata, is_synced=True)
 
 
-def _read_picture(path: Path, dataset: "h5py.Dataset", row: int) -> bytes:
-    """One picture as PNG: its own bytes where it is one."""
-    data = _read(path, dataset, row).astype(np.uint8, copy=False).tobytes()
-    if data.startswith(_PNG):
+def _load_png(cells: _Cells) -> Packed:
+    """Pictures as PNG: their own bytes where they are. Raises: SourceError naming the row that is none."""
+    packed = cells.load()
+    given = [packed.string(index) for index in range(len(cells.rows))]
+    if all(data[: len(_PNG)].tobytes() == _PNG for data in given):
+        return packed
+    return pack([_as_png(cells.where, row, data) for row, data in zip(cells.rows, given, strict=True)])
+
+
+def _as_png(where: str, row: int, data: Image) -> Image:
+    if data[: len(_PNG)].tobytes() == _PNG:
         return data
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
-        raise SourceError(f"{path}: {dataset.name} row {row} is no picture; get the file again")
-    return encode_png(np.asarray(image, np.uint8))
+        raise SourceError(f"{where} row {row} is no picture; get the file again")
+    return np.frombuffer(encode_png(np.asarray(image, np.uint8)), np.uint8)
+
+
+def _read_poses(path: Path, poses: "h5py.Dataset") -> Iterator["np.ndarray[Any, Any]"]:
+    yield _read(path, poses, slice(0, len(poses)))
+
+
+def _write_poses(
+    target: Path, frames: Sequence[int], metadata: dict[str, str], parts: Iterator["np.ndarray[Any, Any]"]
+) -> None:
+    rows = (_pose_rows(joints.astype(np.float64), frames) for joints in parts)
+    write_table("pose", target, rows, metadata, is_synced=True)
 
 
 def decode_size(data: bytes) -> tuple[int, int]:
@@ -284,90 +451,107 @@ def _pose_rows(joints_px_TJD: np.ndarray[Any, np.dtype[np.float64]], frames: Seq
     return pa.Table.from_arrays(columns, schema=POSE_SCHEMA)
 
 
-def _import_motions(
-    path: Path, file: "h5py.File", folder: Path, options: Options, on_done: Callable[[int], None]
-) -> dict[str, Any]:
-    contents: dict[str, Any] = {"datasets": 0, "motions": 0, "motion_frames": 0, "left_out": {}}
-    for dataset, group in file.items():
+class _Motion(NamedTuple):
+    """offset: of its joints in the file; None = HDF5 reads them."""
+
+    name: str
+    num_frames: int
+    offset: int | None
+
+
+def _list_motions(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[_Job]:
+    contents |= {"datasets": 0, "motions": 0, "motion_frames": 0, "left_out": {}}
+    for dataset, group in source.file.items():
         if not _NAME.fullmatch(dataset):
-            raise SourceError(f"{path}: {dataset!r} is no name for a folder: letters, digits, - _ . alone")
+            raise SourceError(f"{source.path}: {dataset!r} is no name for a folder: letters, digits, - _ . alone")
         contents["datasets"] += 1
-        for number, names in enumerate(_shards(group, dataset, contents, on_done)):
-            frames = sum(group[name]["joints"].shape[0] for name in names)
-            contents["motions"] += len(names)
-            contents["motion_frames"] += frames
-            target = folder / dataset / f"{dataset}-{number:05d}.parquet"
-            if target.is_file():
-                on_done(frames)
+        motions = []
+        for name, motion in group.items():
+            joints = motion.get("joints") if hasattr(motion, "keys") else None
+            if joints is None or joints.shape[1:] != (NUM_SMPL_H_JOINTS, 3) or not len(joints):
+                contents["left_out"][f"{dataset}/{name}"] = f"joints are {getattr(joints, 'shape', 'not there')}"
+                yield _left_out(0 if joints is None else joints.shape[0])
             else:
-                _write_shard(path, target, dataset, group, names, options, on_done)
-    return contents
+                motions.append(_Motion(name, len(joints), find_values(source.path, joints)))
+        for number, shard in enumerate(_fill(motions, SHARD_BYTES)):
+            target = folder / dataset / f"{dataset}-{number:05d}.parquet"
+            num_frames = sum(motion.num_frames for motion in shard)
+            contents["motions"] += len(shard)
+            contents["motion_frames"] += num_frames
+            fps = options.fps.get(dataset, options.fps.get("", 60.0))
+            read = partial(_read_shard, source, group, shard)
+            yield _Job(target, num_frames, read, partial(_write_shard, target, dataset, fps, options.licence))
 
 
-def _shards(
-    group: "h5py.Group", dataset: str, contents: dict[str, Any], on_done: Callable[[int], None]
-) -> list[list[str]]:
-    """The motions of a dataset in files of at most SHARD_BYTES, by name; what is none is left out."""
-    shards: list[list[str]] = []
+def _fill(motions: Sequence[_Motion], num_bytes: int) -> list[list[_Motion]]:
+    """Motions in their order, in parts of at most so many bytes of joints, or of one motion."""
+    parts: list[list[_Motion]] = []
     room = 0
-    for name, motion in group.items():
-        joints = motion.get("joints") if hasattr(motion, "keys") else None
-        if joints is None or joints.shape[1:] != (NUM_SMPL_H_JOINTS, 3) or not len(joints):
-            contents["left_out"][f"{dataset}/{name}"] = f"joints are {getattr(joints, 'shape', 'not there')}"
-            on_done(0 if joints is None else joints.shape[0])
-            continue
-        size = joints.shape[0] * NUM_SMPL_H_JOINTS * 12
-        if not shards or size > room:
-            shards.append([])
-            room = SHARD_BYTES
-        shards[-1].append(name)
+    for motion in motions:
+        size = motion.num_frames * FRAME_BYTES
+        if not parts or size > room:
+            parts.append([])
+            room = num_bytes
+        parts[-1].append(motion)
         room -= size
-    return shards
+    return parts
 
 
-def _write_shard(
-    path: Path,
-    target: Path,
-    dataset: str,
-    group: "h5py.Group",
-    names: Sequence[str],
-    options: Options,
-    on_done: Callable[[int], None],
-) -> None:
-    """A parquet file of joint positions (docs/given.md), a row a motion.
+class _Motions(NamedTuple):
+    """A row group's. load: (values,) float32, of one motion after the other; of any thread."""
 
-    Whose motion it is, its name begins with: what stands before the first underscore. At worst several people have one
-    name; one never has two.
-    """
+    motions: list[_Motion]
+    load: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]
+
+
+def _read_shard(source: _Source, group: "h5py.Group", shard: Sequence[_Motion]) -> Iterator[_Motions]:
+    for motions in _fill(shard, GROUP_BYTES):
+        if all(motion.offset is not None for motion in motions):
+            yield _Motions(motions, partial(_load_joints, source, group.name, motions))
+        else:
+            datasets = [group[motion.name]["joints"] for motion in motions]
+            parts = [_read(source.path, dataset, slice(0, len(dataset))) for dataset in datasets]
+            joints_m = np.concatenate([part.astype(np.float32).reshape(-1) for part in parts])
+            yield _Motions(motions, partial(_same, joints_m))
+
+
+def _load_joints(source: _Source, group: str, motions: Sequence[_Motion]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    ends = np.cumsum([0, *(motion.num_frames * NUM_SMPL_H_JOINTS * 3 for motion in motions)])
+    joints_m = allocate(int(ends[-1]) * 4).view(np.float32)
+    for motion, start, end in zip(motions, ends, ends[1:], strict=False):
+        assert motion.offset is not None
+        try:
+            source.direct.read_values(motion.offset, joints_m[start:end])
+        except DamagedError as error:
+            row = error.index // (NUM_SMPL_H_JOINTS * 3)
+            raise _damaged(f"{source.path}: {group}/{motion.name}/joints", row, error) from error
+    return joints_m
+
+
+def _write_shard(target: Path, dataset: str, fps: float, licence: str, parts: Iterator[_Motions]) -> None:
+    """A parquet file of joint positions (docs/given.md), a row a motion."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    fps = options.fps.get(dataset, options.fps.get("", 60.0))
-    with pq.ParquetWriter(temporary, _POSITIONS, compression="zstd", compression_level=1, use_dictionary=False) as out:
-        rows: list[dict[str, Any]] = []
-        values: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-
-        def flush() -> None:
-            offsets = np.cumsum([0, *(len(each) for each in values)], dtype=np.int32)
-            joints = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))
-            facts = pa.Table.from_pylist(rows, schema=pa.schema(list(_POSITIONS)[:-1]))
-            out.write_table(facts.append_column(_POSITIONS.field("joints"), joints), row_group_size=len(rows))
-            on_done(sum(row["num_frames"] for row in rows))
-            rows.clear()
-            values.clear()
-
-        for name in names:
-            joints_m_TJD = group[name]["joints"]
-            num_frames = joints_m_TJD.shape[0]
-            flat = np.empty((num_frames, NUM_SMPL_H_JOINTS, 3), np.float32)
-            for start in range(0, num_frames, READ_FRAMES):
-                flat[start : start + READ_FRAMES] = _read(path, joints_m_TJD, slice(start, start + READ_FRAMES))
-            subject = f"{dataset}/{name.partition('_')[0]}"
-            sequence = f"{dataset}_{name.removesuffix('.npz')}"
-            facts = {"sequence_id": sequence, "subject": subject, "licence": options.licence, "fps": fps}
-            rows.append({**facts, "num_frames": num_frames})
-            values.append(flat.reshape(-1))
-            if sum(each.nbytes for each in values) >= GROUP_BYTES:
-                flush()
-        if rows:
-            flush()
+    with pq.ParquetWriter(temporary, _POSITIONS, **column_settings(_POSITIONS)) as writer:
+        for part in parts:
+            writer.write_table(_motion_rows(dataset, fps, licence, part), row_group_size=len(part.motions))
+    sync_file(temporary)
     temporary.replace(target)
+
+
+def _motion_rows(dataset: str, fps: float, licence: str, part: _Motions) -> pa.Table:
+    """Whose motion it is, its name begins with: what stands before the first underscore.
+
+    At worst several people have one name; one never has two.
+    """
+    motions = part.motions
+    offsets = np.cumsum([0, *(motion.num_frames for motion in motions)]) * (NUM_SMPL_H_JOINTS * 3)
+    columns = [
+        pa.array([f"{dataset}_{motion.name.removesuffix('.npz')}" for motion in motions], pa.string()),
+        pa.array([f"{dataset}/{motion.name.partition('_')[0]}" for motion in motions], pa.string()),
+        pa.array([licence] * len(motions), pa.string()),
+        pa.array([fps] * len(motions), pa.float64()),
+        pa.array([motion.num_frames for motion in motions], pa.int32()),
+        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(part.load())),
+    ]
+    return pa.Table.from_arrays(columns, schema=_POSITIONS)

@@ -1,7 +1,8 @@
 """An import: somebody else's file or folder as ours, in a folder of its own with a record of where it is from.
 
 It is made in a folder aside, part by part, each whole or not at all; what is there when it goes on after a kill is not
-made again. When all is there, import.json is written and the folder takes its place in one step.
+made again. Tables are on the disk before they take their names: that holds after a loss of power too. When all is
+there, import.json is written and the folder takes its place in one step.
 """
 
 import hashlib
@@ -9,15 +10,17 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.errors import SourceError
+from tasks.hdf5_direct import Packed
 from tasks.items import hash_file
-from tasks.tables import CLIP_SCHEMA
+from tasks.tables import CLIP_SCHEMA, sync_file
 
 RECORD = "import.json"
 _STATE = ".state.json"
@@ -56,9 +59,11 @@ class Import:
         """Write the record and put the folder in its place. contents: what was imported, and what was left out."""
         record = {**self._facts, "size": self._hash.size, "sha256": self._hash.result(), "contents": dict(contents)}
         (self.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        sync_file(self.folder / RECORD)
         (self.folder / _STATE).unlink()
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self.folder.rename(self._target)
+        sync_file(self._target.parent)
 
 
 def _read_state(staging: Path) -> object:
@@ -68,9 +73,13 @@ def _read_state(staging: Path) -> object:
         return None
 
 
-def picture_array(pictures: Iterable[bytes], names: Iterable[str]) -> pa.Array:
-    """As tasks.tables.picture_column, a tenth of its time: an import has nothing else to do with its pictures."""
-    columns = [pa.array(list(pictures), pa.binary()), pa.array(list(names), pa.string())]
+def picture_array(pictures: Packed, names: Sequence[str]) -> pa.Array:
+    """As tasks.tables.picture_column, a tenth of its time: an import has nothing else to do with its pictures.
+
+    Args: pictures: encoded; less than 2 GB in all.
+    """
+    buffers = [None, pa.py_buffer(pictures.ends.astype(np.int32)), pa.py_buffer(pictures.data)]
+    columns = [pa.Array.from_buffers(pa.binary(), len(names), buffers), pa.array(names, pa.string())]
     return pa.StructArray.from_arrays(columns, fields=list(CLIP_SCHEMA.field("image").type))
 
 

@@ -1,7 +1,9 @@
 """Every parquet table of the project: its columns, how it is written, how pictures are read back.
 
-One writer for all: zstd, fixed settings, one row group a chunk, a temporary name until it is whole. The same rows give
-the same bytes on any machine. Nothing here names a clock, a run or a host.
+One writer for all: fixed settings, one row group a chunk, a temporary name until it is whole. The same rows give the
+same bytes on any machine. Nothing here names a clock, a run or a host. All is zstd, but for encoded pictures, which it
+makes no smaller; of numbers in lists all first bytes stand together, then all second ones, ...: a sixth smaller than by
+zstd alone.
 Pictures are lossless PNG in a struct<bytes, path> that the `datasets` library reads as an Image; in memory they are
 BGR uint8 (H, W, 3), as OpenCV has them.
 """
@@ -9,8 +11,9 @@ BGR uint8 (H, W, 3), as OpenCV has them.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +29,8 @@ Image = npt.NDArray[np.uint8]
 MAX_CHUNK_FRAMES = 256
 MAX_CHUNK_BYTES = 64 * 2**20  # of decoded pictures: what an item may hold in memory
 PNG_LEVEL = 1  # 2 % larger files than zlib's default, a quarter of the time
+
+_ENCODED, _IN_LIST = ".bytes", ".list.element"  # ends of parquet's names of columns
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 CLIP_SCHEMA = pa.schema([("frame", pa.int32()), ("time", pa.float64()), ("image", _PICTURE)])
@@ -135,13 +140,16 @@ def picture_column(images: Iterable[bytes], names: Iterable[str]) -> pa.Array:
     return pa.array([{"bytes": data, "path": name} for data, name in zip(images, names, strict=True)], type=_PICTURE)
 
 
-def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Mapping[str, str]) -> None:
+def write_table(
+    kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Mapping[str, str], *, is_synced: bool = False
+) -> None:
     """Write one table, a row group a chunk, under a temporary name until it is whole.
 
     Args:
         kind: a key of SCHEMAS; recorded in the file, and checked when it is read.
         chunks: in the order in which the rows shall stand; only one is held at a time.
         metadata: the facts of the whole table, text to text.
+        is_synced: True = on the disk before it takes its name, so that it is whole after a loss of power too.
     """
     schema = SCHEMAS[kind].with_metadata(_file_metadata(kind, metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,9 +158,7 @@ def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Map
         with pq.ParquetWriter(
             temporary,
             schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=False,
+            **column_settings(schema),
             write_statistics=[name for name in ("frame",) if name in schema.names],
             store_schema=True,
             data_page_size=2**20,
@@ -160,9 +166,45 @@ def write_table(kind: str, path: Path, chunks: Iterable[pa.Table], metadata: Map
             for chunk in chunks:
                 if chunk.num_rows:
                     writer.write_table(chunk.cast(SCHEMAS[kind]), row_group_size=chunk.num_rows)
+        if is_synced:
+            sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def column_settings(schema: pa.Schema) -> dict[str, Any]:
+    """How the values of each column are encoded and compressed, as arguments of pq.ParquetWriter."""
+    leaves = dict(_leaves(schema, ""))
+    codecs = {path: "none" if path.endswith(_ENCODED) else "zstd" for path in leaves}
+    return {
+        "compression": codecs,
+        "compression_level": {path: 1 for path, codec in codecs.items() if codec == "zstd"},
+        "use_dictionary": False,
+        "use_byte_stream_split": [
+            path for path, kind in leaves.items() if path.endswith(_IN_LIST) and pa.types.is_floating(kind)
+        ],
+    }
+
+
+def _leaves(fields: Iterable[pa.Field], prefix: str) -> Iterator[tuple[str, pa.DataType]]:
+    """Parquet's name for each column of values, with their type: frame, image.bytes, joints.list.element."""
+    for field in fields:
+        if pa.types.is_struct(field.type):
+            yield from _leaves(field.type, f"{prefix}{field.name}.")
+        elif pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            yield f"{prefix}{field.name}{_IN_LIST}", field.type.value_type
+        else:
+            yield f"{prefix}{field.name}", field.type
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file, or a folder's names, are on the disk and not in its cache alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_metadata(kind: str, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The 2021 authors' HDF5 sets as tables of ours: files made in their layouts (h5_files)."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -123,6 +124,42 @@ def test_amass_becomes_what_the_joints_stage_reads(tmp_path):
     plan = plan_subset(subset, Path("none"), Settings("own", False, 0.0, 33), lambda *parts: str(parts), 1)
     assert not plan.rejects
     assert len(plan.shards) == 2
+
+
+def test_sets_that_hdf5_keeps_otherwise_become_the_same_tables(tmp_path):
+    """Filters, chunks and other precision: what cannot be read past the library."""
+    pictures, motions = [picture(n) for n in range(20)], {"01_a.npz": motion(70), "01_b.npz": motion(40, 1)}
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        write_pictures(file.create_group("a"), "gt_images", pictures)
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        settings = {"chunks": (3,), "compression": "gzip", "dtype": h5py.vlen_dtype(np.uint8)}
+        dataset = file.create_group("a").create_dataset("gt_images", (20,), **settings)
+        for row, data in enumerate(pictures):
+            dataset[row] = np.frombuffer(data, np.uint8)
+    write_amass(tmp_path / "plain3d.h5", {"CMU": {"01_a.npz": 70, "01_b.npz": 40}})
+    with h5py.File(tmp_path / "packed3d.h5", "w") as file:
+        for number, (name, values) in enumerate(motions.items()):
+            kind, chunks = (np.float32, None) if number else (np.float64, (16, 52, 3))
+            file.create_group(f"CMU/{name}").create_dataset("joints", data=values.astype(kind), chunks=chunks)
+    for plain, packed, table in (
+        ("plain.h5", "packed.h5", "clips/a.parquet"),
+        ("plain3d.h5", "packed3d.h5", "CMU/CMU-00000.parquet"),
+    ):
+        first, second = (run(tmp_path / name, tmp_path, name=name)[0] for name in (plain, packed))
+        assert (first / table).read_bytes() == (second / table).read_bytes()
+
+
+def test_a_disk_that_is_full_ends_the_import(tmp_path, monkeypatch):
+    """What fails while tables are written comes out, also where the next ones are already read."""
+    path = write_amass(tmp_path / "AMASS_3D_joints.h5", {f"D{n}": {"01_a.npz": 40} for n in range(12)})
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tasks.import_h5.sync_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(path, tmp_path)
+    assert not list(tmp_path.rglob("*-00000.parquet"))
 
 
 def test_imported_poses_serve_a_pass_of_the_pose_stage(tmp_path):

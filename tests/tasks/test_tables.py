@@ -10,6 +10,7 @@ import pytest
 from tasks.errors import TableError
 from tasks.tables import (
     CLIP_SCHEMA,
+    POSE_SCHEMA,
     Table,
     decode_png,
     encode_png,
@@ -50,6 +51,25 @@ def test_rows_and_facts_come_back_across_row_groups(path):
         np.testing.assert_array_equal(table.read_image(row), picture(row))
     assert table.read_chunk(1, 4)["frame"].to_pylist() == [1, 2, 3]
     assert pq.ParquetFile(path).num_row_groups == 2
+
+
+def test_all_but_encoded_pictures_is_compressed(path, tmp_path):
+    def codecs(path):
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = (group.column(index) for index in range(group.num_columns))
+        return {column.path_in_schema: (column.compression, column.encodings[-1]) for column in columns}
+
+    assert codecs(path) == {
+        "frame": ("ZSTD", "PLAIN"),
+        "time": ("ZSTD", "PLAIN"),
+        "image.bytes": ("UNCOMPRESSED", "PLAIN"),
+        "image.path": ("ZSTD", "PLAIN"),
+    }
+    row = {"frame": 0, "pass": "truth", "joints": [0.5] * 57, "keypoints": [0.25], "matte": b"png"}
+    write_table("pose", tmp_path / "p.parquet", [pa.Table.from_pylist([row], schema=POSE_SCHEMA)], {})
+    found = codecs(tmp_path / "p.parquet")
+    assert found["joints.list.element"] == found["keypoints.list.element"] == ("ZSTD", "BYTE_STREAM_SPLIT")
+    assert found["matte"] == ("ZSTD", "PLAIN")
 
 
 def test_pictures_are_lossless():
