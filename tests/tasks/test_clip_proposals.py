@@ -84,7 +84,15 @@ def test_repeated_frames_are_found_among_those_that_move_and_not_in_a_still():
     change[[5, 10, 15]] = 0.02  # every fifth frame twice
     change[20:] = 0.01  # the second shot stands still
     change[[0, 20]] = 0
-    assert np.flatnonzero(find_repeated(change, [0, 20])).tolist() == [5, 10, 15]
+    assert np.flatnonzero(find_repeated(change, np.zeros(40), [0, 20])).tolist() == [5, 10, 15]
+
+
+def test_a_quiet_frame_of_a_camera_that_jerks_is_no_repeated_one():
+    change = np.full(20, 15.0)
+    change[[0, 6, 8]] = (0, 1.4, 1.6)
+    changed_share = np.full(20, 0.7)
+    changed_share[[6, 8]] = (0.03, 0.0)
+    assert np.flatnonzero(find_repeated(change, changed_share, [0])).tolist() == [8]
 
 
 def test_repeated_frames_are_left_out_of_the_list():
