@@ -68,6 +68,11 @@ def propose_clips(video: str, watched: Watched, seen: dict[int, bool]) -> tuple[
         runs = _runs_with_person(looks)
         if not runs:
             leave_out(first, last, f"no person in {len(looks)} frames looked at")
+            continue
+        ends = [first - 1, *(end for _, end in runs)]
+        for end, start in zip(ends, [*(start for start, _ in runs), last + 1], strict=True):
+            if start > end + 1:
+                leave_out(end + 1, start - 1, "no person in the frames looked at")
         for start, end in runs:
             if not _is_long(watched, start, end):
                 leave_out(start, end, "a person for too short a time")

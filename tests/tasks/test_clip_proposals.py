@@ -44,7 +44,10 @@ def test_a_clip_is_where_a_person_is_seen_and_something_moves():
     clips, left_out = propose_clips("v", video, looks)
     assert [(clip.first, clip.last) for clip in clips] == [(10, 40), (45, 65)]
     assert clips[0].frames == tuple(range(1010, 1041))
-    assert [(one.first, one.last, one.reason) for one in left_out] == [(1041, 1044, "too short (4 frames)")]
+    assert [(one.first, one.last, one.reason) for one in left_out] == [
+        (1000, 1009, "no person in the frames looked at"),
+        (1041, 1044, "too short (4 frames)"),
+    ]
 
     clips, left_out = propose_clips("v", video, dict.fromkeys(looks, False))
     assert clips == []
