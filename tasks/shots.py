@@ -133,8 +133,8 @@ def read_footage(footage: Footage, frames: Sequence[int], ffmpeg: str) -> Iterat
 def find_repeated(change_T: FloatArray, changed_share_T: FloatArray, starts: Sequence[int]) -> BoolArray:
     """(T,) True where a frame is the one before once more: it hardly differs, while those around it in its shot do.
 
-    change_T, changed_share_T: as in Watched. starts: first frames of shots, which repeat nothing. A shot that stands still has no repeated frames: nothing in it
-    tells them from frames of their own.
+    change_T, changed_share_T: as in Watched.  starts: first frames of shots, which repeat nothing. A shot that stands
+    still has no repeated frames: nothing in it tells them from frames of their own.
     """
     is_repeated_T = np.zeros(len(change_T), bool)
     for start, end in pairwise([*starts, len(change_T)]):

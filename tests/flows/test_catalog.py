@@ -98,12 +98,16 @@ def test_a_batch_that_is_none_is_named(root):
         ("new", ["catalog"], r"is a folder of pictures, which states no rate; give it with --fps"),
         ("new", ["params.yaml", "./params.yaml"], r"stands twice"),
         ("new", ["params.yaml"], r"params.yaml: not a video|no video stream|params.yaml"),
+        ("new", ["params.yaml", "catalog/sample/clips.csv"], r"batch new: no clip to propose in 2 videos"),
+        ("new", ["none.txt"], r"none.txt: cannot be read as a list of sources"),
+        ("new", ["empty.txt"], r"empty.txt: names no source; write an address or a path a line"),
         ("sample", ["params.yaml"], r"catalog/sample/videos.csv: is there already and stays as it is"),
         ("sample", [], r"catalog/sample/clips.csv: is there already and stays as it is"),
         ("gone", [], r"catalog/gone/videos.csv: there is no such file"),
     ],
 )
 def test_mistakes_of_add_are_one_line_and_write_nothing(root, batch, words, message):
+    (root / "empty.txt").write_text("# nothing yet\n")
     before = sorted(path.relative_to(root) for path in (root / "catalog").rglob("*"))
     with pytest.raises(InbetweenError, match=message) as caught:
         catalog_add.add_batch(batch, words, root, "", force=False)

@@ -1,5 +1,6 @@
 """Proposing clips, by hand-made measurements: what tests/real/test_catalog_add.py does on real footage."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tasks.catalog import parse_frames
 from tasks.clip_proposals import (
+    Proposal,
     choose_splits,
     describe_frames,
     drop_same,
@@ -80,6 +82,27 @@ def test_of_clips_that_show_the_same_the_longest_stays():
     kept, dropped = drop_same(clips, videos)
     assert [clip.video for clip in kept] == ["one", "third"]
     assert [(clip.video, same.video) for clip, same in dropped] == [("other", "one")]
+
+
+def test_a_poor_copy_is_found_by_its_frames_being_in_step_and_the_larger_one_stays():
+    """Of 256 bits 20 are off everywhere: too many for a likeness, if the copy's frames did not follow each other."""
+    large, small = watched((0, 59)), watched((0, 47), seed=1)
+    shuffled = watched((0, 47), seed=2)
+    order = np.random.default_rng(0).permutation(16)
+    for n in range(16):
+        bits = large.hashes[3 * n + 9].copy()
+        bits[:20] ^= True
+        small.hashes[3 * n] = bits
+        shuffled.hashes[3 * int(order[n])] = bits
+    videos = {"small": small, "large": large, "shuffled": shuffled}
+    clips = [Proposal(name, *seen.shots[0], ()) for name, seen in videos.items()]
+    kept, dropped = drop_same(clips, videos)
+    assert [clip.video for clip in kept] == ["large", "shuffled"]
+    assert [(clip.video, same.video) for clip, same in dropped] == [("small", "large")]
+
+    copy = replace(large, width=320, height=180)
+    (clip,), _ = drop_same([Proposal(name, 0, 59, ()) for name in ("copy", "large")], {"copy": copy, "large": large})
+    assert clip.video == "large"
 
 
 def test_repeated_frames_are_found_among_those_that_move_and_not_in_a_still():
