@@ -74,8 +74,18 @@ def work_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.inbetween"
 
 
+def make_folder(folder: Path, named: Path) -> None:
+    """Make a folder where there is none. named: what the user named. Raises: ParamsError."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ParamsError(f"{named}: nothing can be written there ({error.strerror}); name another place") from error
+
+
 def check_target(source: Path, target: Path, options: RenderOptions) -> None:
-    """Raises: ParamsError where OUT or the folder of frames cannot be written, or would replace something."""
+    """Raises: ParamsError where OUT or the folder of frames cannot be written or replaces something, IN is a folder."""
+    if source.is_dir():
+        raise ParamsError(f"{source}: is a folder; name a video")
     if target.suffix.lower() not in FORMATS:
         raise ParamsError(f"{target}: is not the name of a video that can be written; end it in {', '.join(FORMATS)}")
     if not target.parent.is_dir():
