@@ -52,7 +52,7 @@ if do == "detector out of memory":
     time.sleep(600)
 if do == "picture":
     def read():
-        raise cv2.error("OpenCV(4.5.5) color.cpp:182: error: (-215:Assertion failed) !_src.empty() in function 'cvtColor'")
+        raise cv2.error("OpenCV(4.5.5) error: (-215:Assertion failed) !_src.empty() in function 'cvtColor'")
     threading.Thread(target=read).start()
     wait_for_ever()
     time.sleep(600)
