@@ -62,8 +62,9 @@ def describe(catalog: Catalog, key_steps: Sequence[int]) -> list[str]:
     leaks = find_leaks(catalog)
     if leaks:
         lines += [f"{where}: leak: {count_leaks(catalog, step)}" for step in key_steps]
+        share = "clip shares" if len(leaks) == 1 else "clips share"
         lines.append(
-            f"{where}: {len(leaks)} test clips share frames with training clips; a renderer of split: clean is trained"
+            f"{where}: {len(leaks)} test {share} frames with training clips; a renderer of split: clean is trained"
             f" without them"
         )
     return lines + _describe_videos(catalog)
