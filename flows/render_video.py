@@ -121,7 +121,7 @@ def _do(job: _Job) -> None:
     shots = find_shots(is_cut_G)
     if is_cut_G.any():
         num_cuts = int(is_cut_G.sum())
-        say(f"render: {num_cuts} cut{'s' if num_cuts > 1 else ''}, which are not interpolated across")
+        say(f"render: {num_cuts} cut{'s' if num_cuts > 1 else ''}, not interpolated across")
     info, folder = job.source.info, job.options.frames
     plan = ChunkPlan(
         video=job.source.path,
