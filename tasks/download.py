@@ -301,12 +301,18 @@ def _pack_from_drive(
                 progress=on_bytes,
             )
         except FileURLRetrievalError as error:
+            if _QUOTA.search(" ".join(str(error).split())):
+                raise _PassingError(
+                    "Google Drive: asked for too often today; try again tomorrow, or fetch it with a browser, unpack"
+                    " it, and write file:FOLDER as the source"
+                ) from error
             raise SourceError(
                 "gone or private, or asked for too often today: Google Drive gives no link to it; try again tomorrow,"
                 " or fetch it with a browser, unpack it, and write file:FOLDER as the source"
             ) from error
         except (DownloadError, requests.RequestException, OSError) as error:
-            is_passing = isinstance(error, (requests.ConnectionError, requests.Timeout))
+            # After its last attempt gdown wraps what the connection said.
+            is_passing = isinstance(error.__cause__ or error, (requests.ConnectionError, requests.Timeout))
             raise (_PassingError if is_passing else SourceError)(
                 f"Google Drive: {' '.join(str(error).split())[:200]}"
             ) from error
@@ -433,6 +439,7 @@ def _one_line(error: YoutubeDLError) -> str:
 
 
 # What sites answer, as yt-dlp hands it on.
+_QUOTA = re.compile(r"many users have|download quota", re.IGNORECASE)  # of Google Drive's page
 _REFUSED = re.compile(r"not a (?:ro)?bot|HTTP Error 429|rate.limited", re.IGNORECASE)
 _PRIVATE = re.compile(r"is private|private video|sign in|log ?in|members-only|HTTP Error 40[13]\b", re.IGNORECASE)
 _GONE = re.compile(

@@ -228,11 +228,31 @@ def test_a_broken_download_from_google_drive_is_gone_on_with(tmp_path, drive):
 
 def test_an_archive_that_google_drive_does_not_give_is_one_line_with_the_remedy(tmp_path, drive):
     write_catalog(tmp_path, SOURCE, "31;33")
-    for full in (set(), {DRIVE_ID}):
+    for full, said in (
+        (set(), "gone or private, or asked for too often today"),
+        ({DRIVE_ID}, "asked for too often today; try again tomorrow"),
+    ):
         drive.full = full
-        with pytest.raises(SourceError, match=r"gone or private, or asked for too often today.*file:FOLDER") as caught:
+        with pytest.raises(SourceError, match=rf"{said}.*file:FOLDER") as caught:
             fetch(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_google_drive_does_not_give_today_is_not_skipped(tmp_path, drive):
+    write_catalog(tmp_path, SOURCE, "31;33")
+    (tmp_path / "there").mkdir()
+    for number in NUMBERS:
+        cv2.imwrite(str(tmp_path / "there" / f"{number}.png"), np.full((64, 96, 3), number, np.uint8))
+    wanted = [
+        WantedVideo("d", SOURCE, "CC0", None),
+        WantedVideo("e", "file:there", "CC0", None),
+    ]
+    drive.full = {DRIVE_ID}
+    settings = replace(SETTINGS, missing="skip")
+    with pytest.raises(SourceError, match=r"1 of 2 videos could not be asked for.*video d: .*too often today"):
+        download_videos(wanted, tmp_path / "v", settings, tmp_path)
+    drive.full = set()
+    assert [row.video for row in download_videos(wanted, tmp_path / "v", settings, tmp_path).skipped] == ["d"]
 
 
 def test_a_local_folder_of_pictures_is_a_video_too(tmp_path):
