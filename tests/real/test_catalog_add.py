@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from tasks.catalog import read_catalog
+from tasks.shots import Footage, watch
 from tasks.video import ffmpeg_path
 from tests.sandbox import FOOTAGE, Sandbox, copy_project, needs_footage
 
@@ -31,6 +32,15 @@ def sandbox(tmp_path_factory) -> Sandbox:
         check=True,
     )
     return sandbox
+
+
+@needs_footage
+def test_a_light_that_flickers_makes_neither_cuts_nor_repeated_frames():
+    """Someone leaps through the low sun: the brightness of whole frames changes up and down."""
+    watched = watch(Footage(FOOTAGE / "walk_outdoor.mp4", None), ffmpeg_path("pinned"))
+    assert watched.change_T[165:190].max() > 10
+    assert watched.shots == [(0, 229)]
+    assert not watched.is_repeated_T.any()
 
 
 @needs_footage

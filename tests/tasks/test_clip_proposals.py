@@ -113,7 +113,7 @@ def test_repeated_frames_are_found_among_those_that_move_and_not_in_a_still():
     assert np.flatnonzero(find_repeated(change, np.zeros(40), [0, 20])).tolist() == [5, 10, 15]
 
 
-def test_a_quiet_frame_of_a_camera_that_jerks_is_no_repeated_one():
+def test_a_quiet_frame_of_a_light_that_flickers_is_no_repeated_one():
     change = np.full(20, 15.0)
     change[[0, 6, 8]] = (0, 1.4, 1.6)
     changed_share = np.full(20, 0.7)
