@@ -44,6 +44,21 @@ def test_check_says_what_hangs_on_a_video_that_is_not_there(root, capsys):
     )
 
 
+def test_check_says_that_two_videos_are_one_file(root, capsys):
+    (root / "catalog/two").mkdir()
+    one = f"file:v.mp4,CC0,{'a' * 64}"
+    (root / "catalog/two/videos.csv").write_text(
+        f"video,source,licence,sha256\nv,{one}\nw,{one.replace('v.mp4', 'w.mp4')}\nx,file:x.mp4,CC0,\n"
+    )
+    (root / "catalog/two/clips.csv").write_text(
+        "clip,video,split,first,last,width,height\na,v,train,0,9,64,64\nb,w,test,0,9,64,64\n"
+    )
+    catalog.check_batches(["two"])
+    assert "catalog/two: videos v and w are the same file; leaks between them are not seen: keep one" in (
+        capsys.readouterr().err.splitlines()
+    )
+
+
 def test_check_names_file_and_row_of_every_fault(root, capsys):
     folder = root / "catalog/bad"
     folder.mkdir()
