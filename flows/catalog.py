@@ -58,12 +58,20 @@ def describe(catalog: Catalog, key_steps: Sequence[int]) -> list[str]:
         for name, video in catalog.videos.items()
         if video.licence == UNKNOWN_LICENCE
     ]
+    by_bytes: dict[str, str] = {}
+    for name, video in catalog.videos.items():
+        same = by_bytes.setdefault(video.sha256 or name, name)
+        if same != name:
+            lines.append(
+                f"{where}: videos {same} and {name} are the same file; leaks between them are not seen: keep one"
+            )
     lines += [f"{where}: clips {one} and {other} hold the same frames" for one, other in find_same_clips(catalog)]
     leaks = find_leaks(catalog)
     if leaks:
         lines += [f"{where}: leak: {count_leaks(catalog, step)}" for step in key_steps]
+        share = "clip shares" if len(leaks) == 1 else "clips share"
         lines.append(
-            f"{where}: {len(leaks)} test clips share frames with training clips; a renderer of split: clean is trained"
+            f"{where}: {len(leaks)} test {share} frames with training clips; a renderer of split: clean is trained"
             f" without them"
         )
     return lines + _describe_videos(catalog)

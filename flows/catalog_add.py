@@ -18,7 +18,7 @@ from tasks.clip_proposals import (
     propose_clips,
 )
 from tasks.download import DownloadSettings, download_videos
-from tasks.errors import CatalogError
+from tasks.errors import CatalogError, VideoError
 from tasks.lineage.marks import Candidate, refuse_withdrawn
 from tasks.new_batch import BATCH_NAME, name_videos, parse_rate, read_words, refuse_existing, to_source
 from tasks.new_batch import write_catalog as write_files
@@ -44,7 +44,10 @@ def add_batch(batch: str, words: Sequence[str], folder: Path, fps: str, *, force
     is_new = bool(words)
     if is_new:
         refuse_existing(target, ["videos.csv", "clips.csv"], replaces=force)
-        videos = _name_rows([to_source(word, folder, ROOT) for word in read_words(words, folder)], fps)
+        sources = [to_source(word, folder, ROOT) for word in read_words(words, folder)]
+        if not sources:
+            raise CatalogError(f"{', '.join(words)}: names no source; write an address or a path a line")
+        videos = _name_rows(sources, fps)
     else:
         refuse_existing(target, ["clips.csv"], replaces=force)
         videos = dict(read_catalog(ROOT, batch, needs_clips=False).videos)
@@ -129,9 +132,15 @@ def _look_at(
     for row in manifest.ok:
         video = videos[row.video]
         footage = Footage(folder / str(row.file), video.crop, video.fps)
-        num_frames = len(probe_footage(footage)[0])
-        with Progress(f"catalog add: shots of {row.video}", num_frames, "frames") as progress:
-            seen = watch(footage, ffmpeg, progress.advance)
+        try:
+            num_frames = len(probe_footage(footage)[0])
+            with Progress(f"catalog add: shots of {row.video}", num_frames, "frames") as progress:
+                seen = watch(footage, ffmpeg, progress.advance)
+        except VideoError as error:  # one bad file of a long list is no reason to lose the others
+            if len(manifest.ok) == 1:
+                raise
+            say(f"catalog add: left out {row.video}: {error}")
+            continue
         places = places_to_look(seen)
         with Progress(f"catalog add: people in {row.video}", len(places), "frames") as progress:
             done = 0

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the user's mistake, one line that names the file, row or p
 Heavy imports stand inside the commands: `inbetween stage NAME` loads only what that stage needs.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -384,6 +385,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            _fail(f"{error.filename}: {error.strerror}; change its permissions, or name another place", 2)
         if error.errno not in FULL_DISK:
             raise
         _fail(f"{error}; make room, then run it again: what is finished is kept, and nothing half-written is", 1)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 PLAIN_INTERVAL_S = 5.0
+MIN_SHARE = 0.01  # of the work, before which its start (imports, networks) would be taken for its pace
 
 
 class Progress:
@@ -56,7 +57,8 @@ class Progress:
         if now - self._last >= PLAIN_INTERVAL_S:
             self._last = now
             worked = self._done - self._skipped
-            left_s = (now - self._start) / worked * (self._total - self._done) if worked else float("inf")
+            is_known = worked > 0 and worked >= MIN_SHARE * (self._total - self._skipped)
+            left_s = (now - self._start) / worked * (self._total - self._done) if is_known else float("inf")
             say(f"{self._label}: {self._done:g} of {self._total:g} {self._unit}, ETA {format_duration(left_s)}")
 
 

@@ -1,5 +1,6 @@
 """What `inbetween render` was told, checked before any work."""
 
+import json
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -74,8 +75,18 @@ def work_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.inbetween"
 
 
+def make_folder(folder: Path, named: Path) -> None:
+    """Make a folder where there is none. named: what the user named. Raises: ParamsError."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ParamsError(f"{named}: nothing can be written there ({error.strerror}); name another place") from error
+
+
 def check_target(source: Path, target: Path, options: RenderOptions) -> None:
-    """Raises: ParamsError where OUT or the folder of frames cannot be written, or would replace something."""
+    """Raises: ParamsError where OUT or the folder of frames cannot be written or replaces something, IN is a folder."""
+    if source.is_dir():
+        raise ParamsError(f"{source}: is a folder; name a video")
     if target.suffix.lower() not in FORMATS:
         raise ParamsError(f"{target}: is not the name of a video that can be written; end it in {', '.join(FORMATS)}")
     if not target.parent.is_dir():
@@ -103,6 +114,18 @@ def check_target(source: Path, target: Path, options: RenderOptions) -> None:
         raise ParamsError(f"--frames {folder}: is not empty; name another folder, or add --overwrite")
 
 
+def _check_network(folder: Path, option: str, kinds: tuple[str, ...]) -> None:
+    """Raises: ParamsError for a folder that holds no checkpoint, or another network's. Its weights are not read."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["network"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found is None or not (folder / "model.safetensors").is_file():
+        raise ParamsError(f"{option} {folder}: holds no checkpoint (config.json, model.safetensors)")
+    if found not in kinds:
+        raise ParamsError(f"{option} {folder}: holds a network {found}; needed is {' or '.join(kinds)}")
+
+
 def choose_settings(options: RenderOptions) -> RenderSettings:
     """Have what the methods need, the embedded data too.
 
@@ -118,9 +141,10 @@ def choose_settings(options: RenderOptions) -> RenderSettings:
         raise ParamsError("--renderer: method neural needs the folder of a trained renderer, no other method takes one")
     if options.motion_model is not None and options.motion != "learned":
         raise ParamsError("--motion-model: only --motion learned takes a model")
-    for folder, name in ((options.renderer, "--renderer"), (options.motion_model, "--motion-model")):
-        if folder is not None and not (folder / "config.json").is_file():
-            raise ParamsError(f"{name} {folder}: holds no checkpoint (config.json, model.safetensors)")
+    if options.renderer is not None:
+        _check_network(options.renderer, "--renderer", ("generator",))
+    if options.motion_model is not None:
+        _check_network(options.motion_model, "--motion-model", ("tangents", "transformer"))
     settings = RenderSettings(
         key_step=1,
         motion=options.motion,

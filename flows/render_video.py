@@ -18,7 +18,7 @@ from flows.mapping import count_workers
 from flows.params import Params, load_params
 from flows.progress import Progress, say
 from flows.project import ROOT, leave_out_pandas
-from flows.render_options import RenderOptions, check_target, choose_settings, work_folder
+from flows.render_options import RenderOptions, check_target, choose_settings, make_folder, work_folder
 from flows.streaming import map_stream
 from models.cuts import find_cuts
 from tasks.chunk_jobs import ChunkPlan, chunk_jobs, cut_chunks
@@ -81,7 +81,9 @@ def render_video(source_path: Path, target: Path, options: RenderOptions) -> Non
     settings = choose_settings(options)
     _say_source(source)
     work = work_folder(target)
-    work.mkdir(exist_ok=True)
+    if options.frames:
+        make_folder(options.frames, options.frames)
+    make_folder(work, target)
     with hold_lock(work / "lock", f"render {target.name}"):
         check_target(source_path, target, options)  # somebody else may have rendered it while we waited
         crf = params.render.crf if options.crf is None else options.crf
@@ -118,7 +120,8 @@ def _do(job: _Job) -> None:
     timeline = Timeline(scan.ticks_K, scan.time_base, scan.last_ticks, job.options.pace)
     shots = find_shots(is_cut_G)
     if is_cut_G.any():
-        say(f"render: {is_cut_G.sum()} cuts, which are not interpolated across")
+        num_cuts = int(is_cut_G.sum())
+        say(f"render: {num_cuts} cut{'s' if num_cuts > 1 else ''}, not interpolated across")
     info, folder = job.source.info, job.options.frames
     plan = ChunkPlan(
         video=job.source.path,
@@ -230,8 +233,6 @@ def _find_poses(job: _Job, timeline: Timeline, shots: Sequence[range]) -> VideoP
 def _render(job: _Job, plan: ChunkPlan) -> ChunkRecord:
     """Have every chunk in the store; returns what the frames are."""
     folder = plan.frames_folder
-    if folder:
-        folder.mkdir(exist_ok=True)
     records: list[ChunkRecord] = []
     todo: list[int] = []
     for number in range(len(plan.chunks)):
@@ -319,7 +320,8 @@ def _say_result(job: _Job, timeline: Timeline, record: ChunkRecord, num_cuts: in
         is_aac = job.options.sound == "keep" and converted
         sound = f"sound {how[job.options.sound]}{' (' + ', '.join(converted) + ' as AAC)' if is_aac else ''}"
     based = f" ({record.num_based} of them {job.settings.base}'s: nobody is seen)" if record.num_based else ""
-    where = " and ".join(filter(None, [f"at {num_cuts} cuts" if num_cuts else "", "after the last one"]))
+    at_cuts = f"at {num_cuts} cut{'s' if num_cuts > 1 else ''}" if num_cuts else ""
+    where = " and ".join(filter(None, [at_cuts, "after the last one"]))
     held = f", {record.num_held} repeated ({where})" if record.num_held else ""
     say(
         f"render: {job.target}: {timeline.num_frames} frames at {float(timeline.out_fps):.5g} fps:"

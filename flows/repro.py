@@ -16,9 +16,10 @@ from types import FrameType
 from flows.dvc_process import StageEnd
 from flows.lifetime import end_with_parent, hold_lock
 from flows.lineage.record import note_restored
+from flows.params import load_params
 from flows.pipeline import PlannedStage, read_plan
 from flows.progress import format_duration, say
-from flows.project import RUN_CONTEXT, STATE
+from flows.project import ROOT, RUN_CONTEXT, STATE
 from flows.raw_data import bring_raw_data, check_raw_data
 from flows.server import API_URL, serve_prefect
 from tasks.errors import InbetweenError
@@ -38,7 +39,11 @@ class StageFailedError(InbetweenError):
 
 
 def plan_repro(targets: Sequence[str], *, pull: bool = False) -> None:
-    """Print the stages in the order of the plan, with whether and why each would run. Runs and locks nothing."""
+    """Print the stages in the order of the plan, with whether and why each would run. Runs and locks nothing.
+
+    Raises: ParamsError for params.yaml that every stage would refuse.
+    """
+    load_params(ROOT / "params.yaml")
     plan = read_plan(targets, allow_missing=pull)
     width = max((len(stage.name) for stage in plan), default=0)
     for stage in plan:

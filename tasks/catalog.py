@@ -33,7 +33,8 @@ _SPAN = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?")
 class VideoRow:
     """One video of a batch. num_frames: None = not known before it is there. crop: None = the whole picture.
 
-    fps: pictures per second of a folder of pictures; None for a film, which states its own.
+    fps: pictures per second of a folder of pictures. Of a film, the rate at which its frames were counted, where that
+        is known: the film states its own, and one of another rate shows other pictures under these numbers.
     """
 
     video: str
@@ -247,8 +248,6 @@ def _video_row(row: _Row) -> VideoRow:
         raise row.fail(
             "fps", "is empty; a folder of pictures states no rate: write its pictures per second, such as 30"
         )
-    if source.scheme not in ("gdrive", "file") and row.cells["fps"]:
-        raise row.fail("fps", "is for folders of pictures; a film states its own: leave it empty")
     sha256 = row.cells["sha256"] or None
     if sha256 and not _SHA256.fullmatch(sha256):
         raise row.fail("sha256", f"{sha256!r} is not 64 digits 0-9a-f; leave it empty to have it recorded")

@@ -46,7 +46,8 @@ Progress = Callable[[str, float | None], None]
 class DownloadSettings:
     """How to fetch.
 
-    missing: what a dead or changed video does to its batch: "fail", or "skip" with a row in the manifest.
+    missing: what a dead or changed video does to its batch: "fail", or "skip" with a row in the manifest. A fault that
+        may pass (no connection, an overloaded server) fails it all the same: nobody would ask for the video again.
     max_height, max_fps: where a site offers several, the best up to these; pixels, frames per second.
     retries: further attempts after a broken connection or a server's 5xx answer.
     rate_limit_bytes_s: None for no limit.
@@ -63,6 +64,10 @@ class DownloadSettings:
     cookies: Path | None
     ffmpeg_location: str
     retry_sleep_s: float = 5.0
+
+
+class _PassingError(SourceError):
+    """A fault that says nothing of the video: another run may have it."""
 
 
 def download_videos(
@@ -90,8 +95,8 @@ def download_videos(
         The manifest as written, rows by video id.
 
     Raises:
-        SourceError: a video is dead or changed and settings.missing is "fail", or no video at all is left;
-            the manifest is damaged; the folder holds somebody else's files.
+        SourceError: a video is dead or changed and settings.missing is "fail", or could not be asked for, or no
+            video at all is left; the manifest is damaged; the folder holds somebody else's files.
         ToolError: pip is missing, or the disk is full.
     """
     wanted = list(wanted)
@@ -99,6 +104,7 @@ def download_videos(
     rows = _known_rows(folder, {item.video for item in wanted})
     (folder / PARTIAL).mkdir(exist_ok=True)
     failures: dict[str, str] = {}
+    may_pass: set[str] = set()
     for item in wanted:
         known = rows.get(item.video)
         try:
@@ -110,12 +116,16 @@ def download_videos(
             if tells_of_full_disk(str(error)):
                 raise ToolError(f"{folder}: {error}; make room, and run it again") from error
             failures[item.video] = str(error)
+            if isinstance(error, _PassingError):
+                may_pass.add(item.video)
             continue
         write_manifest(folder, rows.values())
         on_progress(item.video, 1.0)
 
     if failures and (settings.missing == "fail" or len(failures) == len(wanted)):
         raise SourceError(_say_failures(failures, wanted, settings))
+    if may_pass:
+        raise SourceError(_say_failures({video: failures[video] for video in sorted(may_pass)}, wanted, settings))
     for item in wanted:
         if item.video in failures:
             reason = failures[item.video]
@@ -153,8 +163,13 @@ def _say_failures(failures: dict[str, str], wanted: list[WantedVideo], settings:
         for item in wanted
         if item.video in failures
     )
-    if settings.missing == "skip":
+    if settings.missing == "skip" and len(failures) == len(wanted):
         return f"none of {len(wanted)} videos is left: {listed}"
+    if settings.missing == "skip":
+        return (
+            f"{len(failures)} of {len(wanted)} videos could not be asked for, which is no reason to skip them:"
+            f" {listed}; run it again, or leave them out of the catalogue"
+        )
     return (
         f"{len(failures)} of {len(wanted)} videos failed: {listed}; "
         f"mend the source, or set download.missing: skip in params.yaml to let the batch go on without"
@@ -286,12 +301,21 @@ def _pack_from_drive(
                 progress=on_bytes,
             )
         except FileURLRetrievalError as error:
+            if _QUOTA.search(" ".join(str(error).split())):
+                raise _PassingError(
+                    "Google Drive: asked for too often today; try again tomorrow, or fetch it with a browser, unpack"
+                    " it, and write file:FOLDER as the source"
+                ) from error
             raise SourceError(
                 "gone or private, or asked for too often today: Google Drive gives no link to it; try again tomorrow,"
                 " or fetch it with a browser, unpack it, and write file:FOLDER as the source"
             ) from error
         except (DownloadError, requests.RequestException, OSError) as error:
-            raise SourceError(f"Google Drive: {' '.join(str(error).split())[:200]}") from error
+            # After its last attempt gdown wraps what the connection said.
+            is_passing = isinstance(error.__cause__ or error, (requests.ConnectionError, requests.Timeout))
+            raise (_PassingError if is_passing else SourceError)(
+                f"Google Drive: {' '.join(str(error).split())[:200]}"
+            ) from error
     pack_tar(archive, source.member, packed)
     archive.unlink()
     return _Fetched(packed)
@@ -363,7 +387,10 @@ def _download(
         if "Requested format is not available" in str(error):
             limits = f"{settings.max_height} px and max_fps {settings.max_fps}"
             raise SourceError(f"nothing within download.max_height {limits}; raise them") from error
-        raise SourceError(_say_fault(_one_line(error))) from error
+        text = _one_line(error)
+        if _REFUSED.search(text):
+            raise _PassingError(f"asked for too often from here: {text}; wait, or set download.cookies") from error
+        raise (_PassingError if _may_pass(error) else SourceError)(_say_fault(text)) from error
     return _Fetched(Path(info["requested_downloads"][0]["filepath"]), site_facts(info))
 
 
@@ -394,11 +421,14 @@ def _look_up(downloader: yt_dlp.YoutubeDL, url: str, settings: DownloadSettings)
 
 def _may_pass(error: YoutubeDLError) -> bool:
     """True for a broken connection and for a server's 5xx or "too many requests"."""
-    cause = (getattr(error, "exc_info", None) or (None, None))[1]
-    cause = getattr(cause, "cause", None) or cause
-    if isinstance(cause, HTTPError):
-        return bool(cause.status >= 500 or cause.status == 429)
-    return isinstance(cause, TransportError)
+    raised = (getattr(error, "exc_info", None) or (None, None))[1]
+    # An extractor's error wraps the network's, which wraps the HTTP library's.
+    for cause in (raised, getattr(raised, "cause", None)):
+        if isinstance(cause, HTTPError):
+            return bool(cause.status >= 500 or cause.status == 429)
+        if isinstance(cause, TransportError):
+            return True
+    return False
 
 
 def _one_line(error: YoutubeDLError) -> str:
@@ -409,6 +439,8 @@ def _one_line(error: YoutubeDLError) -> str:
 
 
 # What sites answer, as yt-dlp hands it on.
+_QUOTA = re.compile(r"many users have|download quota", re.IGNORECASE)  # of Google Drive's page
+_REFUSED = re.compile(r"not a (?:ro)?bot|HTTP Error 429|rate.limited", re.IGNORECASE)
 _PRIVATE = re.compile(r"is private|private video|sign in|log ?in|members-only|HTTP Error 40[13]\b", re.IGNORECASE)
 _GONE = re.compile(
     r"unavailable|removed|no longer available|does not exist|terminated|HTTP Error (?:404|410)\b", re.IGNORECASE

@@ -30,7 +30,7 @@ def read_words(words: Iterable[str], folder: Path) -> list[str]:
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise CatalogError(f"{word}: cannot be read as a list of sources ({error})") from error
-            found += [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+            found += [source for line in lines if (source := f" {line}".split(" #")[0].strip())]
         else:
             found.append(word)
     return found

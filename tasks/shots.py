@@ -3,6 +3,7 @@
 Everything is measured on small pictures, in one decode of the video; only a few numbers a frame are kept.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,9 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.cuts import POSSIBLE, make_thumbnail, measure_likeness
 from tasks.errors import VideoError
 from tasks.picture_frames import probe_pictures, read_pictures
 from tasks.pictures import SUFFIX
+from tasks.tables import Image
 from tasks.video import Crop, VideoFrame, probe_video, read_frames
 
 BoolArray = npt.NDArray[np.bool_]
@@ -29,8 +32,12 @@ HASH_EVERY = 3  # frames
 # saturation and brightness, mean levels of 255. A person in front of a black border changes a tenth of it.
 CUT_RATIO, CUT_MIN_CHANGE = 3.0, 8.0
 MIN_SHOT_S = 0.3
-# A frame stands twice where it differs from the one before by less than this share of what is usual around it.
+CUT_DELAY = 8  # frames after which the detector has told of a cut, at most
+# A frame stands twice where it differs from the one before by less than this share of what is usual around it, and
+# next to nowhere by more than noise: of frames repeated at CRF 20 to 40 up to 0.5 % of the picture does, of the quiet
+# frames of a light that flickers 2 %.
 REPEATED_SHARE, USUAL_PERCENTILE, USUAL_FRAMES, MIN_USUAL_CHANGE = 0.3, 70, 6, 0.05
+MAX_REPEATED_CHANGED_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -78,13 +85,16 @@ def watch(footage: Footage, ffmpeg: str, on_frame: Callable[[], None] = lambda: 
     change, changed_share = [0.0], [0.0]
     hashes: dict[int, BoolArray] = {}
     cuts: list[int] = []
+    thumbnails: deque[tuple[int, Image]] = deque(maxlen=CUT_DELAY)
     before: npt.NDArray[np.int16] | None = None
     for position, shown in enumerate(read_footage(footage, frames, ffmpeg)):
         height, width = shown.image_HWC.shape[:2]
         small_HWC = cv2.resize(
             shown.image_HWC, (SMALL_WIDTH_PX, max(1, SMALL_WIDTH_PX * height // width)), interpolation=cv2.INTER_AREA
         )
-        cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(position, float(fps)), small_HWC)]
+        thumbnails.append((position, make_thumbnail(small_HWC)))
+        found = [cut.frame_num for cut in detector.process_frame(FrameTimecode(position, float(fps)), small_HWC)]
+        cuts += [cut for cut in found if _shows_another(cut, dict(thumbnails))]
         grey = cv2.cvtColor(small_HWC, cv2.COLOR_BGR2GRAY).astype(np.int16)
         if position % HASH_EVERY == 0:
             hashes[position] = _hash(grey)
@@ -98,8 +108,17 @@ def watch(footage: Footage, ffmpeg: str, on_frame: Callable[[], None] = lambda: 
     change_T, changed_share_T = np.array(change), np.array(changed_share)
     change_T[starts] = changed_share_T[starts] = 0
     shots = [(first, last - 1) for first, last in zip(starts, [*starts[1:], len(frames)], strict=True)]
-    is_repeated_T = find_repeated(change_T, starts)
+    is_repeated_T = find_repeated(change_T, changed_share_T, starts)
     return Watched(frames, fps, width, height, change_T, changed_share_T, is_repeated_T, shots, hashes)
+
+
+def _shows_another(cut: int, thumbnails: dict[int, Image]) -> bool:
+    """Whether what stands before a cut is not found again after it: light that changes at once is no cut.
+
+    thumbnails: of the last CUT_DELAY frames, by position.
+    """
+    before, after = thumbnails.get(cut - 1), thumbnails.get(cut)
+    return before is None or after is None or measure_likeness(before, after) < POSSIBLE
 
 
 def probe_footage(footage: Footage) -> tuple[list[int], Fraction, tuple[int, int]]:
@@ -127,18 +146,22 @@ def read_footage(footage: Footage, frames: Sequence[int], ffmpeg: str) -> Iterat
     return read_frames(footage.path, frames, footage.crop, ffmpeg)
 
 
-def find_repeated(change_T: FloatArray, starts: Sequence[int]) -> BoolArray:
+def find_repeated(change_T: FloatArray, changed_share_T: FloatArray, starts: Sequence[int]) -> BoolArray:
     """(T,) True where a frame is the one before once more: it hardly differs, while those around it in its shot do.
 
-    starts: first frames of shots, which repeat nothing. A shot that stands still has no repeated frames: nothing in it
-    tells them from frames of their own.
+    change_T, changed_share_T: as in Watched.  starts: first frames of shots, which repeat nothing. A shot that stands
+    still has no repeated frames: nothing in it tells them from frames of their own.
     """
     is_repeated_T = np.zeros(len(change_T), bool)
     for start, end in pairwise([*starts, len(change_T)]):
         for position in range(start + 1, end):
             around = change_T[max(start + 1, position - USUAL_FRAMES) : min(end, position + USUAL_FRAMES + 1)]
             usual = float(np.percentile(around, USUAL_PERCENTILE))
-            is_repeated_T[position] = usual >= MIN_USUAL_CHANGE and change_T[position] < REPEATED_SHARE * usual
+            is_repeated_T[position] = (
+                usual >= MIN_USUAL_CHANGE
+                and change_T[position] < REPEATED_SHARE * usual
+                and changed_share_T[position] < MAX_REPEATED_CHANGED_SHARE
+            )
     return is_repeated_T
 
 

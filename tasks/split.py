@@ -18,6 +18,8 @@ from tasks.sources import ManifestRow, read_manifest
 from tasks.tables import CLIP_SCHEMA, encode_png, frames_per_chunk, picture_column, write_skipped, write_table
 from tasks.video import Crop, VideoFrame, VideoInfo, probe_video, read_frames, resize_image
 
+MAX_RATE_SHARE = 0.02  # 29.97 is 30, and 24 is not 25
+
 
 @dataclass(frozen=True)
 class ChunkSpec:
@@ -80,11 +82,18 @@ def _probe(path: Path) -> VideoInfo | PicturesInfo:
 
 
 def _rate(catalog: Catalog, video: str, info: VideoInfo | PicturesInfo) -> Fraction:
-    """Frames per second: a film's own, or what the catalogue says of a folder of pictures."""
+    """Frames per second: a film's own, or what the catalogue says of a folder of pictures.
+
+    Raises: VideoError for a film whose frames were counted at another rate, and for a folder without one.
+    """
     fps = catalog.videos[video].fps
     if isinstance(info, VideoInfo):
-        if fps is not None:
-            raise VideoError(f"video {video}: is a film, which states its own rate; leave fps empty in videos.csv")
+        if fps is not None and abs(info.average_fps - fps) > MAX_RATE_SHARE * fps:
+            raise VideoError(
+                f"video {video}: changed: it has {float(info.average_fps):.5g} frames a second, and the catalogue's"
+                f" were counted at {float(fps):.5g}, so its numbers are of other pictures; get it at that rate, or mend"
+                " clips.csv and column fps of videos.csv"
+            )
         return info.average_fps
     if fps is None:
         raise VideoError(

@@ -30,7 +30,7 @@ SMALLER = 4  # how much smaller batches are after the GPU's memory did not do
 QUEUE = 64
 
 _BAR = re.compile(r"(\d+)/(\d+) \[")
-_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b")
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(?::|$)")  # cv2.error too, of a thread: nothing else tells of it
 _CAUGHT = "An error as above occurs when processing the images"
 _WRITTEN = "Results have been written to json"
 

@@ -44,6 +44,21 @@ def test_check_says_what_hangs_on_a_video_that_is_not_there(root, capsys):
     )
 
 
+def test_check_says_that_two_videos_are_one_file(root, capsys):
+    (root / "catalog/two").mkdir()
+    one = f"file:v.mp4,CC0,{'a' * 64}"
+    (root / "catalog/two/videos.csv").write_text(
+        f"video,source,licence,sha256\nv,{one}\nw,{one.replace('v.mp4', 'w.mp4')}\nx,file:x.mp4,CC0,\n"
+    )
+    (root / "catalog/two/clips.csv").write_text(
+        "clip,video,split,first,last,width,height\na,v,train,0,9,64,64\nb,w,test,0,9,64,64\n"
+    )
+    catalog.check_batches(["two"])
+    assert "catalog/two: videos v and w are the same file; leaks between them are not seen: keep one" in (
+        capsys.readouterr().err.splitlines()
+    )
+
+
 def test_check_names_file_and_row_of_every_fault(root, capsys):
     folder = root / "catalog/bad"
     folder.mkdir()
@@ -98,12 +113,16 @@ def test_a_batch_that_is_none_is_named(root):
         ("new", ["catalog"], r"is a folder of pictures, which states no rate; give it with --fps"),
         ("new", ["params.yaml", "./params.yaml"], r"stands twice"),
         ("new", ["params.yaml"], r"params.yaml: not a video|no video stream|params.yaml"),
+        ("new", ["params.yaml", "catalog/sample/clips.csv"], r"batch new: no clip to propose in 2 videos"),
+        ("new", ["none.txt"], r"none.txt: cannot be read as a list of sources"),
+        ("new", ["empty.txt"], r"empty.txt: names no source; write an address or a path a line"),
         ("sample", ["params.yaml"], r"catalog/sample/videos.csv: is there already and stays as it is"),
         ("sample", [], r"catalog/sample/clips.csv: is there already and stays as it is"),
         ("gone", [], r"catalog/gone/videos.csv: there is no such file"),
     ],
 )
 def test_mistakes_of_add_are_one_line_and_write_nothing(root, batch, words, message):
+    (root / "empty.txt").write_text("# nothing yet\n")
     before = sorted(path.relative_to(root) for path in (root / "catalog").rglob("*"))
     with pytest.raises(InbetweenError, match=message) as caught:
         catalog_add.add_batch(batch, words, root, "", force=False)

@@ -1,10 +1,12 @@
 """The command line as a user meets it: help with examples, one line and exit code 2 for a mistake."""
 
+import errno
 import re
 import subprocess
 
 import pytest
 
+from flows import cli
 from tests.sandbox import Sandbox, copy_project
 
 COMMANDS = [
@@ -115,3 +117,17 @@ def test_the_command_finds_its_project_from_anywhere(sandbox, tmp_path):
         ["inbetween", "check"], cwd=tmp_path, env=sandbox.environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_place_that_may_not_be_written_is_named_in_a_line(monkeypatch, capsys):
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied", "there/out.mp4")
+
+    monkeypatch.setattr(cli, "prepare_environment", lambda: None)
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert (
+        "there/out.mp4: Permission denied; change its permissions, or name another place\n" in capsys.readouterr().err
+    )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -150,8 +151,19 @@ def test_what_cannot_be_rendered_is_said_in_a_line(clip, tmp_path):
     assert "no video stream" in refusal(tmp_path / "sound.m4a", out, options())
     assert "has 1 frame" in refusal(tmp_path / "one.mp4", out, options())
     assert "make it first" in refusal(clip, tmp_path / "none" / "out.mp4", options())
+    assert "is a folder; name a video" in refusal(tmp_path, out, options())
+    if Path("/proc").is_dir():  # where nobody may make a file, root neither
+        assert "nothing can be written there" in refusal(clip, Path("/proc/out.mp4"), options())
+        assert "/proc/frames: nothing can be" in refusal(clip, out, options(frames=Path("/proc/frames")))
     assert "end it in .mp4" in refusal(clip, tmp_path / "out.avi", options())
     assert "neural needs" in refusal(clip, out, options(method="neural"))
+    for option, kind in (("renderer", "tangents"), ("motion_model", "generator")):
+        (tmp_path / kind).mkdir()
+        chosen = {option: tmp_path / kind, "method": "neural" if option == "renderer" else "warp", "motion": "learned"}
+        assert "holds no checkpoint" in refusal(clip, out, options(**chosen))
+        (tmp_path / kind / "config.json").write_text(f'{{"network": "{kind}"}}')
+        (tmp_path / kind / "model.safetensors").touch()
+        assert f"holds a network {kind}; needed is " in refusal(clip, out, options(**chosen))
     if available_base("rife") == "rife":
         said = refusal(clip, out, options(method="rife", device="cuda"))
         assert said == "--device cuda: torch finds no GPU here; use cpu"

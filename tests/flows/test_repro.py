@@ -247,6 +247,11 @@ def test_plan_of_what_does_not_exist_yet(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "nosuch@stage" in done.stderr
+    params = sandbox.root / "params.yaml"
+    params.write_text(params.read_text().replace("{worker: mediapipe", "{worker: mediapip"))
+    done = sandbox.run("inbetween", "repro", "--plan", check=False)
+    assert done.returncode == 2
+    assert re.search(r"params.yaml: batches.\w+.pose.worker: Input should be 'mediapipe'", done.stderr)
 
 
 LOCK = """schema: '2.0'

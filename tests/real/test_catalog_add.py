@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from tasks.catalog import read_catalog
+from tasks.shots import Footage, watch
 from tasks.video import ffmpeg_path
 from tests.sandbox import FOOTAGE, Sandbox, copy_project, needs_footage
 
@@ -34,8 +35,18 @@ def sandbox(tmp_path_factory) -> Sandbox:
 
 
 @needs_footage
+def test_a_light_that_flickers_makes_neither_cuts_nor_repeated_frames():
+    """Someone leaps through the low sun: the brightness of whole frames changes up and down."""
+    watched = watch(Footage(FOOTAGE / "walk_outdoor.mp4", None), ffmpeg_path("pinned"))
+    assert watched.change_T[165:190].max() > 10
+    assert watched.shots == [(0, 229)]
+    assert not watched.is_repeated_T.any()
+
+
+@needs_footage
 def test_clips_are_proposed_where_a_person_moves_and_each_once(sandbox):
-    said = sandbox.run("inbetween", "catalog", "add", "new", "film.mp4").stderr
+    (sandbox.root / "cut.mp4").write_bytes((sandbox.root / "film.mp4").read_bytes()[:2000])
+    said = sandbox.run("inbetween", "catalog", "add", "new", "cut.mp4", "film.mp4").stderr
     catalog = read_catalog(sandbox.root, "new")
     assert catalog.videos["film"].source == "file:film.mp4"
     assert catalog.videos["film"].num_frames == 208
@@ -49,6 +60,8 @@ def test_clips_are_proposed_where_a_person_moves_and_each_once(sandbox):
     assert 46 <= len(second.frames) <= 50
     assert (first.width, first.height) == (360, 360)
 
+    assert "left out cut: " in said
+    assert list(catalog.videos) == ["film"]
     assert "left out film 60-99: no person in" in said
     assert "left out film 100-147: shows the same as film 0-59" in said
     assert "inbetween ingest new" in said

@@ -50,6 +50,12 @@ if do == "detector out of memory":
     threading.Thread(target=detect).start()
     wait_for_ever()
     time.sleep(600)
+if do == "picture":
+    def read():
+        raise cv2.error("OpenCV(4.5.5) error: (-215:Assertion failed) !_src.empty() in function 'cvtColor'")
+    threading.Thread(target=read).start()
+    wait_for_ever()
+    time.sleep(600)
 found = []
 try:
     for number, name in enumerate(names, 1):
@@ -93,7 +99,7 @@ for name, people in found[::-1] if do != "nobody" else []:  # not in the order o
         if do == "17 points":
             keypoints = keypoints[:51]
         rows.append({"image_id": name, "category_id": 1, "keypoints": keypoints, "score": 2.9,
-                     "box": [1.0, 2.0, 3.0, 4.0], "idx": [[0.0]]})
+                     "box": [1.0, 2.0, 3.0, 4.0], "idx": [0.0]})
         if args.format in ("cmu", "open"):
             keypoints = keypoints + [(a + b) / 2 for a, b in zip(keypoints[15:18], keypoints[18:21])]
             eighteen = [n for i in (0, 51, 18, 24, 30, 15, 21, 27, 36, 42, 48, 33, 39, 45, 6, 3, 12, 9)
@@ -102,8 +108,8 @@ for name, people in found[::-1] if do != "nobody" else []:  # not in the order o
             picture = by_name.setdefault(name, {"version": "AlphaPose v0.3", kind: []})
             picture[kind].append({key: eighteen})
 with open(os.path.join(args.outdir, "alphapose-results.json"), "w") as file:
-    file.write(json.dumps(by_name if by_name else rows))
-if by_name:
+    file.write(json.dumps(by_name if args.format in ("cmu", "open") else rows))
+if args.format in ("cmu", "open"):
     os.mkdir(os.path.join(args.outdir, "sep-json"))
     for name in by_name:
         with open(os.path.join(args.outdir, "sep-json", name.split(".")[0] + ".json"), "w") as file:

@@ -150,6 +150,7 @@ def test_memory_that_does_not_do_is_tried_once_more_with_smaller_batches(run, tm
         ),
         ("no module", r"its environment lacks a package; run `python setup.py build develop`.*easydict"),
         ("error", r"ValueError\('cannot reshape array of size 0'\) \(all its messages: .*alphapose.log\)"),
+        ("picture", r"cv2.error: OpenCV.*cvtColor.*\(all its messages: "),
         ("killed", "was killed by signal 9"),
         ("nobody", "it found nobody in 4 pictures"),
         ("17 points", "a person of .* has 17 points, not 136; name a Halpe-136 config and checkpoint"),

@@ -1,5 +1,6 @@
 """Proposing clips, by hand-made measurements: what tests/real/test_catalog_add.py does on real footage."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tasks.catalog import parse_frames
 from tasks.clip_proposals import (
+    Proposal,
     choose_splits,
     describe_frames,
     drop_same,
@@ -44,7 +46,10 @@ def test_a_clip_is_where_a_person_is_seen_and_something_moves():
     clips, left_out = propose_clips("v", video, looks)
     assert [(clip.first, clip.last) for clip in clips] == [(10, 40), (45, 65)]
     assert clips[0].frames == tuple(range(1010, 1041))
-    assert [(one.first, one.last, one.reason) for one in left_out] == [(1041, 1044, "too short (4 frames)")]
+    assert [(one.first, one.last, one.reason) for one in left_out] == [
+        (1000, 1009, "no person in the frames looked at"),
+        (1041, 1044, "too short (4 frames)"),
+    ]
 
     clips, left_out = propose_clips("v", video, dict.fromkeys(looks, False))
     assert clips == []
@@ -79,12 +84,41 @@ def test_of_clips_that_show_the_same_the_longest_stays():
     assert [(clip.video, same.video) for clip, same in dropped] == [("other", "one")]
 
 
+def test_a_poor_copy_is_found_by_its_frames_being_in_step_and_the_larger_one_stays():
+    """Of 256 bits 20 are off everywhere: too many for a likeness, if the copy's frames did not follow each other."""
+    large, small = watched((0, 59)), watched((0, 47), seed=1)
+    shuffled = watched((0, 47), seed=2)
+    order = np.random.default_rng(0).permutation(16)
+    for n in range(16):
+        bits = large.hashes[3 * n + 9].copy()
+        bits[:20] ^= True
+        small.hashes[3 * n] = bits
+        shuffled.hashes[3 * int(order[n])] = bits
+    videos = {"small": small, "large": large, "shuffled": shuffled}
+    clips = [Proposal(name, *seen.shots[0], ()) for name, seen in videos.items()]
+    kept, dropped = drop_same(clips, videos)
+    assert [clip.video for clip in kept] == ["large", "shuffled"]
+    assert [(clip.video, same.video) for clip, same in dropped] == [("small", "large")]
+
+    copy = replace(large, width=320, height=180)
+    (clip,), _ = drop_same([Proposal(name, 0, 59, ()) for name in ("copy", "large")], {"copy": copy, "large": large})
+    assert clip.video == "large"
+
+
 def test_repeated_frames_are_found_among_those_that_move_and_not_in_a_still():
     change = np.full(40, 0.5)
     change[[5, 10, 15]] = 0.02  # every fifth frame twice
     change[20:] = 0.01  # the second shot stands still
     change[[0, 20]] = 0
-    assert np.flatnonzero(find_repeated(change, [0, 20])).tolist() == [5, 10, 15]
+    assert np.flatnonzero(find_repeated(change, np.zeros(40), [0, 20])).tolist() == [5, 10, 15]
+
+
+def test_a_quiet_frame_of_a_light_that_flickers_is_no_repeated_one():
+    change = np.full(20, 15.0)
+    change[[0, 6, 8]] = (0, 1.4, 1.6)
+    changed_share = np.full(20, 0.7)
+    changed_share[[6, 8]] = (0.03, 0.0)
+    assert np.flatnonzero(find_repeated(change, changed_share, [0])).tolist() == [8]
 
 
 def test_repeated_frames_are_left_out_of_the_list():

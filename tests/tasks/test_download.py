@@ -309,6 +309,34 @@ def test_unreachable_host_and_web_page_are_one_line(server, tmp_path):
         assert "caused by" not in str(caught.value)
 
 
+def test_a_video_that_could_not_be_asked_for_is_not_skipped(server, tmp_path):
+    """Nobody would ask for it again: the next run finds the batch complete."""
+    settings = replace(SKIP, retries=0)
+    items = [
+        wanted("away", "http://127.0.0.1:1/a.mp4"),
+        wanted("dead", f"{server.url}/404.mp4"),
+        wanted("alive", f"{server.url}/film.mp4"),
+    ]
+    with pytest.raises(SourceError, match=r"1 of 3 videos could not be asked for.*away: http.*refused; run it again"):
+        download_videos(items, tmp_path / "v", settings, tmp_path)
+    assert [row.video for row in read_manifest(tmp_path / "v").rows] == ["alive"]
+    manifest = download_videos(items[1:], tmp_path / "v", settings, tmp_path)
+    assert [row.video for row in manifest.skipped] == ["dead"]
+
+
+@pytest.mark.parametrize(
+    ("said", "is_passing"),
+    [
+        ("Sign in to confirm you\u2019re not a bot. Use --cookies for the authentication", True),
+        ("The current session has been rate-limited by YouTube for up to an hour", True),
+        ("unable to download video data: HTTP Error 429: Too Many Requests", True),
+        ("Private video. Sign in if you've been granted access to this video", False),
+    ],
+)
+def test_who_is_asked_for_a_sign_of_being_human_has_not_met_a_private_video(said, is_passing):
+    assert bool(download._REFUSED.search(said)) is is_passing
+
+
 def test_changed_video_says_both_hashes(server, film, tmp_path):
     old = "0" * 64
     items = [wanted("a", f"{server.url}/a.mp4", old), wanted("b", f"{server.url}/b.mp4")]

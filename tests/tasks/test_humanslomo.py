@@ -88,6 +88,7 @@ def test_sources_and_crops_are_the_authors(catalog):
     assert {name: source.member for name, source in folders.items()} == dict.fromkeys(
         ("00_Dance", "01_Dance"), "val/test_img"
     )
+    assert [catalog.videos[name].fps for name in films] == [30, 24, 24, 30, 30, 25, 50, 25]
     assert {catalog.videos[name].crop for name in films} == {Crop(100, 0, 1080, 720)}
     assert {catalog.videos[name].crop for name in folders} == {Crop(128, 0, 768, 512)}
     assert {(clip.width, clip.height) for clip in catalog.clips.values()} == {(768, 512)}

@@ -47,7 +47,7 @@ def test_words_that_are_no_source_are_named(tmp_path, word, message):
 
 
 def test_a_text_file_stands_for_its_lines(tmp_path):
-    (tmp_path / "list.txt").write_text("# mine\nyoutube:dQw4w9WgXcQ # the first\n\na.mp4\n")
+    (tmp_path / "list.txt").write_text("  # one a line\n# mine\nyoutube:dQw4w9WgXcQ # the first\n\na.mp4\n")
     assert read_words(["list.txt", "b.mp4"], tmp_path) == ["youtube:dQw4w9WgXcQ", "a.mp4", "b.mp4"]
     with pytest.raises(CatalogError, match=r"gone.txt: cannot be read as a list of sources"):
         read_words(["gone.txt"], tmp_path)

@@ -228,11 +228,31 @@ def test_a_broken_download_from_google_drive_is_gone_on_with(tmp_path, drive):
 
 def test_an_archive_that_google_drive_does_not_give_is_one_line_with_the_remedy(tmp_path, drive):
     write_catalog(tmp_path, SOURCE, "31;33")
-    for full in (set(), {DRIVE_ID}):
+    for full, said in (
+        (set(), "gone or private, or asked for too often today"),
+        ({DRIVE_ID}, "asked for too often today; try again tomorrow"),
+    ):
         drive.full = full
-        with pytest.raises(SourceError, match=r"gone or private, or asked for too often today.*file:FOLDER") as caught:
+        with pytest.raises(SourceError, match=rf"{said}.*file:FOLDER") as caught:
             fetch(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_google_drive_does_not_give_today_is_not_skipped(tmp_path, drive):
+    write_catalog(tmp_path, SOURCE, "31;33")
+    (tmp_path / "there").mkdir()
+    for number in NUMBERS:
+        cv2.imwrite(str(tmp_path / "there" / f"{number}.png"), np.full((64, 96, 3), number, np.uint8))
+    wanted = [
+        WantedVideo("d", SOURCE, "CC0", None),
+        WantedVideo("e", "file:there", "CC0", None),
+    ]
+    drive.full = {DRIVE_ID}
+    settings = replace(SETTINGS, missing="skip")
+    with pytest.raises(SourceError, match=r"1 of 2 videos could not be asked for.*video d: .*too often today"):
+        download_videos(wanted, tmp_path / "v", settings, tmp_path)
+    drive.full = set()
+    assert [row.video for row in download_videos(wanted, tmp_path / "v", settings, tmp_path).skipped] == ["d"]
 
 
 def test_a_local_folder_of_pictures_is_a_video_too(tmp_path):
@@ -264,7 +284,7 @@ def test_a_local_folder_of_pictures_is_a_video_too(tmp_path):
         (SOURCE, "0", r"column fps: '0' is not a rate"),
         (SOURCE, "1/0", r"column fps: '1/0' is not a rate"),
         (SOURCE, "fast", r"column fps: 'fast' is not a rate"),
-        ("youtube:dQw4w9WgXcQ", "30", r"column fps: is for folders of pictures"),
+        ("youtube:dQw4w9WgXcQ", "fast", r"column fps: 'fast' is not a rate"),
         ("gdrive:../x#val", "30", r"column source: .*write the id in a Google Drive link"),
         (f"gdrive:{DRIVE_ID}", "30", r"column source: .*after # comes the pictures' folder"),
         (f"gdrive:{DRIVE_ID}#../etc", "30", r"column source: .*after # comes the pictures' folder"),
@@ -282,7 +302,7 @@ def test_folder_sources_are_read():
     assert (source.scheme, source.place, source.member) == ("gdrive", DRIVE_ID, "val/test_img")
 
 
-def test_a_film_with_a_rate_of_its_own_is_not_given_another(tmp_path):
+def test_a_film_is_of_the_rate_at_which_its_frames_were_counted(tmp_path):
     videos = tmp_path / "data/batch/videos"
     videos.mkdir(parents=True)
     write_mp4(videos / "d.mp4", [np.zeros((64, 96, 3), np.uint8)] * 4, 30, 20, FFMPEG)
@@ -291,8 +311,11 @@ def test_a_film_with_a_rate_of_its_own_is_not_given_another(tmp_path):
     facts = {"video": row.video, "source": row.source, "licence": "CC0", "status": "ok", "file": "d.mp4"}
     (videos / "manifest.json").write_text(json.dumps([facts | {"sha256": digest}]))
     write_catalog(tmp_path, "file:d.mp4", "0;1", fps="25")
-    with pytest.raises(VideoError, match="video d: is a film, which states its own rate; leave fps empty"):
+    with pytest.raises(VideoError, match=r"video d: changed: it has 30 frames a second, .* were counted at 25, so"):
         split(tmp_path)
+    for fps in ("", "30", "30000/1001"):
+        write_catalog(tmp_path, "file:d.mp4", "0;1", fps=fps)
+        assert split(tmp_path)["c"].metadata["fps"] == "30"
 
 
 def test_a_table_that_is_no_clips_is_named(tmp_path):
