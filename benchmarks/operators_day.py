@@ -4,8 +4,9 @@ with a dead video; the worker killed in the middle; everything lands.
     python benchmarks/operators_day.py FOLDER [--ray] [--docs]
 
 FOLDER gets a checkout of this project, a bare origin and a DVC remote. The clips are 24 frames of the real footage.
---ray: every stage's items run on a Ray cluster of two nodes on loopback, and the second node is killed half-way as
-well. --docs: what was said replaces the text of that day in docs/operations.md.
+--ray: every stage's items run on a Ray cluster of two nodes on loopback, and the second node is killed as well, while
+it is doing some of them (the clips are of 60 frames, so that there is work for two). --docs: what was said replaces the
+text of that day in docs/operations.md.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from tests.sandbox import Sandbox
 from tests.unattended import Machine, describe_batch, make_checkout, wait_for, write_request
 
 RUNS = ("ingest-b001", "ingest-b002", "render-b001", "render-b002")
-
+AT_WORK_S = 2.0  # the second node has been doing a group for so long when it is killed
 
 DOCS = Path(__file__).resolve().parent.parent / "docs/operations.md"
 PRIVATE = re.compile(r"(?<=[ =(])/\S*?(?=/(?:footage|bin)/)")  # where this machine keeps the project
@@ -66,6 +67,8 @@ def spend_day(folder: Path, cluster: Cluster | None) -> None:
     batches[1]["videos"].append({"video": "gone", "source": "file:/nowhere/gone.mp4", "licence": "CC0"})
     batches[1]["clips"].append({**batches[1]["clips"][0], "clip": "lost", "video": "gone"})
     for batch in batches:
+        if cluster:
+            batch["clips"][0]["last"] = batch["clips"][0]["first"] + 59
         write_request(sandbox, batch)
     commands = [["inbetween", "ingest", str(b["name"]), "--file", f"../{b['name']}.json", "--event"] for b in batches]
     say("both batches at once: " + " & ".join(" ".join(command) for command in commands))
@@ -78,10 +81,11 @@ def spend_day(folder: Path, cluster: Cluster | None) -> None:
         f"kill -9 {worker.pid}: the worker, while {sorted({p.cmdline()[-1] for p in machine.processes('stage')})} split"
     )
     if cluster:
-        wait_for(lambda: machine.processes("stage", "pose"), every=0.1)
-        time.sleep(5)  # into its work
+        victim = wait_until_at_work(cluster)
+        words = [process.cmdline() for process in machine.processes("stage")]
+        stages = sorted({"@".join(word[-2:]) for word in words if word[-3:-2] == ["stage"]})
         cluster.kill_node()
-        say("kill -9 of the second Ray node and all of its processes, in the middle of a batch's poses")
+        say(f"kill -9 of the second Ray node while its process {victim} did items; at work: {', '.join(stages)}")
         cluster.add_node()
         say("a new second node has joined")
     states: dict[str, str] = {}
@@ -92,8 +96,10 @@ def spend_day(folder: Path, cluster: Cluster | None) -> None:
                 say(f"{name}: {state}")
         time.sleep(1)
     if cluster:
-        for line in re.findall(r"ray: \d+ groups on \d+ nodes|.* are done again", machine.logs()):
+        lines = re.findall(r"\S+ \| ray: \d+ groups on \d+ nodes|\S+ \| .* are done again", machine.logs())
+        for line in lines:
             tell(line)
+        assert any("are done again" in line for line in lines), "the killed node had no items"
     show(sandbox, "git", "--git-dir", "../origin.git", "log", "--stat=90", "--format=%n%h %s", "-4", "main")
     show(sandbox, "git", "--git-dir", "../origin.git", "show", "main:catalog/b002/left_out.csv")
     show(sandbox, "git", "status", "--short", "--branch")
@@ -109,6 +115,19 @@ def spend_day(folder: Path, cluster: Cluster | None) -> None:
     assert not worker.is_running()
     if set(states.values()) != {"Completed"}:
         raise SystemExit(f"not everything landed: {states}")
+
+
+def wait_until_at_work(cluster: Cluster) -> int:
+    """Returns: the process of the second node that has been doing one group for AT_WORK_S."""
+    since: dict[int, float] = {}
+
+    def find() -> int:
+        nonlocal since
+        now = time.monotonic()
+        since = {pid: since.get(pid, now) for pid in cluster.at_work()}
+        return next((pid for pid, start in since.items() if now - start > AT_WORK_S), 0)
+
+    return int(str(wait_for(find, every=0.05)))
 
 
 def write_docs(name: str) -> None:

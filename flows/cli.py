@@ -7,6 +7,7 @@ Heavy imports stand inside the commands: `inbetween stage NAME` loads only what 
 import errno
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -364,7 +365,8 @@ def export_poses(
 def main() -> None:
     """Entry point of the installed command."""
     prepare_environment()
-    from tasks.errors import FULL_DISK, InbetweenError
+    from flows.disk import AGAIN, describe_full_disk, find_full_disk, remove_cut_module
+    from tasks.errors import InbetweenError
 
     try:
         app(standalone_mode=True)
@@ -373,6 +375,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:  # Typer's own way to end on Ctrl-C, without a word
             _fail("stopped; what is finished is kept for the next run", INTERRUPTED)
+        if line := remove_cut_module(end):  # Typer takes it for the end of what a user types
+            _fail(line, 1)
         raise
     except ImportError as error:
         # A slim machine lacks the system libraries that OpenCV's wheel links to.
@@ -384,12 +388,15 @@ def main() -> None:
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+    except Exception as error:
+        if line := describe_full_disk(error):
+            _fail(line, 1)
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
             _fail(f"{error.filename}: {error.strerror}; change its permissions, or name another place", 2)
-        if error.errno not in FULL_DISK:
+        if not (folder := find_full_disk()):
             raise
-        _fail(f"{error}; make room, then run it again: what is finished is kept, and nothing half-written is", 1)
+        traceback.print_exc()  # it may have nothing to do with it
+        _fail(f"{folder}: the disk is full; {AGAIN}", 1)
 
 
 def _fail(line: str, code: int) -> None:

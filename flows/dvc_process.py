@@ -18,6 +18,7 @@ from typing import Literal
 
 import psutil
 
+from flows.disk import SHORT
 from flows.lifetime import end_with_parent
 from flows.pipeline import BUSY
 from flows.project import ROOT
@@ -32,6 +33,8 @@ _POLL_S = 0.1
 _STAGE_ERROR = re.compile(r"inbetween stage[^:]*: (.*)")
 _FAULT = re.compile(r"[\w.]*(?:Error|Exception)\b.*")  # the last line of a traceback
 _DVC_ERROR = re.compile(r"ERROR: (?:failed to reproduce '[^']*': )?(.*)")
+# DVC ends well, and writes into dvc.lock what is not in its cache (a full disk), which the next run finds missing.
+_LOST = "failed to transfer"
 _EXIT_CODE = re.compile(r"exited with (-?\d+)")
 # What DVC says after every stage, and a person needs once if at all.
 _ADVICE = (
@@ -142,7 +145,7 @@ class _OutputReader:
 
     def __init__(self) -> None:
         self.outcome: Outcome = "cached"
-        self.stage_error = self.dvc_error = ""
+        self.stage_error = self.dvc_error = self.short_of_room = ""
         self.code = 1
 
     def read(self, line: str) -> str:
@@ -156,6 +159,8 @@ class _OutputReader:
             self.stage_error = match[1]
         elif _FAULT.match(text):
             self.stage_error = text
+        elif SHORT in text:
+            self.short_of_room = text
         elif match := _DVC_ERROR.match(text):
             self.dvc_error = self.dvc_error or match[1]
             if code := _EXIT_CODE.search(text):
@@ -163,13 +168,14 @@ class _OutputReader:
         return "" if text.strip().startswith(_ADVICE) or "didn't change, skipping" in text else text
 
     def conclude(self, stage: str, code: int) -> StageEnd:
-        if not code:
+        if not code and not self.dvc_error.startswith(_LOST):
             return StageEnd(stage, self.outcome)
         if code < 0 or code == 143:
             return StageEnd(stage, "failed", error=f"dvc was killed ({_name_signal(code)})", code=1)
-        return StageEnd(
-            stage, "failed", error=self.stage_error or self.dvc_error or f"dvc exited with {code}", code=self.code
-        )
+        error = self.stage_error or self.dvc_error or f"dvc exited with {code}"
+        if self.short_of_room and not self.stage_error:
+            error = f"{error} ({self.short_of_room})"
+        return StageEnd(stage, "failed", error=error, code=self.code)
 
 
 def _name_signal(code: int) -> str:

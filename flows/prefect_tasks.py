@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, SettingsContext, hydrated_context, serialize_context
 from prefect.task_runners import TaskRunner
 
-from flows.logs import keep_prefect_quiet
+from flows.logs import keep_prefect_quiet, shorten_known_errors
 from flows.mapping import GroupPool
 from tasks.items import GroupRecord, Item
 
@@ -79,6 +79,7 @@ def map_as_tasks(
     Raises: the first error of a group; those that have not begun are dropped.
     """
     keep_prefect_quiet()
+    shorten_known_errors()
     # As many threads as processes: a task that is said to run does run.
     with hydrated_context(cloudpickle.loads(context_file.read_bytes())):
         threads = ThreadPoolExecutor(workers, thread_name_prefix="group")

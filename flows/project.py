@@ -1,6 +1,7 @@
 """Where the project is, and what its processes must have in their environment."""
 
 import os
+import shutil
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -14,6 +15,7 @@ RUN_CONTEXT = "INBETWEEN_RUN_CONTEXT"  # file with the Prefect run that a stage'
 FLOW_RUN = "INBETWEEN_FLOW_RUN"  # that run's id, for the record of lineage
 RUNNER = "INBETWEEN_RUNNER"  # one of RUNNERS; takes the place of run.runner
 RUNNERS = ("local", "ray")
+MIN_FREE_BYTES = 16 * 2**20  # of the project's disk: the databases of DVC, Prefect and lineage grow by a few
 FRESH = "INBETWEEN_FRESH"  # "1" = finished items of earlier runs are not used
 
 _QUIET = {
@@ -35,6 +37,10 @@ def prepare_environment() -> None:
     # Where threads are asked for (training), those that wait sleep: spinning, they take a busy machine's cores from
     # the one that they wait for (a step of training took 12 s for 0.3).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # On a full disk Python keeps the first part of a module that it compiles, and takes it for the whole ever after.
+    if shutil.disk_usage(ROOT).free < MIN_FREE_BYTES:
+        os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+        sys.dont_write_bytecode = True
     scripts = str(Path(sys.executable).parent)  # dvc.yaml calls `inbetween` by name
     path = os.environ.get("PATH", "")
     if scripts not in path.split(os.pathsep):

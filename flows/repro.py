@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
+from flows.disk import check_room
 from flows.dvc_process import StageEnd
 from flows.lifetime import end_with_parent, hold_lock
 from flows.lineage.record import note_restored
@@ -84,11 +85,12 @@ def run_repro(targets: Sequence[str], *, force: bool = False, pull: bool = False
 def open_run(targets: Sequence[str], *, force: bool, pull: bool = False) -> Iterator[list[PlannedStage]]:
     """Hold the work tree for one run and read its plan; within an open run of this thread, that run's plan.
 
-    Raises: SourceError where raw data differs from what git says.
+    Raises: SourceError where raw data differs from what git says; OSError where the disk is full.
     """
     if (plan := _open_run.get()) is not None:
         yield plan
         return
+    check_room()
     with hold_lock(STATE / "locks" / "repro.lock", "repro"):
         bring_raw_data()
         check_raw_data()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
+from flows.disk import check_room, tell_if_short
 from flows.lifetime import end_with_parent, hold_lock
-from flows.lineage.record import recorded
+from flows.lineage.record import output_paths, recorded
 from flows.mapping import count_workers, map_groups, use_ray
 from flows.params import Params, load_params, load_tools
 from flows.progress import Progress, format_duration, say
@@ -201,6 +202,7 @@ def run_stage(name: str, item: str = "") -> None:
             ray=_ray_settings(params, name, tools),
         )
         use_ray(stage.ray)
+        check_room()  # not before the stage's code is hashed: what it imports is none of it
         start = time.monotonic()
         with recorded(name, item, tools, stage.md5s):
             if name == "download":
@@ -209,6 +211,7 @@ def run_stage(name: str, item: str = "") -> None:
             if name == "download":
                 _remove_withdrawn(item)
         say(f"{label}: done in {format_duration(time.monotonic() - start)}")
+        tell_if_short(label, output_paths(name, item))
 
 
 def _refuse_withdrawn(batch: str) -> None:

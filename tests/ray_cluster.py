@@ -45,6 +45,15 @@ class Cluster:
         _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
         (self.away_raylet,) = _raylets(self.address) - before
 
+    def at_work(self) -> set[int]:
+        """The second node's processes that are doing a group of items now: Ray gives them the title of their task."""
+        found = set()
+        for process in psutil.Process(self.away_raylet).children(recursive=True):
+            with suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith("ray::do_group_on_node"):
+                    found.add(process.pid)
+        return found
+
     def kill_node(self) -> None:
         """kill -9 of the second node: its raylet and all of its workers, at once."""
         raylet = psutil.Process(self.away_raylet)

@@ -21,6 +21,7 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
+from flows.logs import shorten_known_errors
 from flows.prefect_tasks import write_flow_context
 from flows.progress import say
 from flows.project import ROOT, RUN_CONTEXT, STATE, prepare_environment
@@ -38,6 +39,7 @@ _COMMAND = "inbetween repro: "
 def conclude(work: Callable[[], str]) -> State[Any]:
     """A flow's end: an error of ours is one line, not a traceback; anything else is raised as it is."""
     prepare_environment()
+    shorten_known_errors()
     if prefect.runtime.deployment.id:
         _write_log_file()
     try:

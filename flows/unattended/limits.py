@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
 
 from flows.project import ROOT
 from tasks.catalog import read_catalog
@@ -30,7 +31,8 @@ def hold_hosts(batch: str) -> Iterator[None]:
     names = [f"download-{host}" for host in hosts]
     with get_client(sync_client=True) as client:
         for name in names:
-            client.upsert_global_concurrency_limit_by_name(name, _per_host())
+            with suppress(ObjectAlreadyExists):  # another batch has made it since this call looked
+                client.upsert_global_concurrency_limit_by_name(name, _per_host())
     with concurrency(names, occupy=1, raise_on_lease_renewal_failure=False):
         yield
 

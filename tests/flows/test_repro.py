@@ -335,6 +335,12 @@ def test_outcome_and_error_come_from_dvcs_lines():
     assert read_output(running, code=-9).error == "dvc was killed (SIGKILL)"
     busy = "ERROR: failed to reproduce 'split@a': '/x/data' is busy, it is being blocked by:"
     assert "is busy" in read_output(busy, code=255).error
+    # What a full disk makes of DVC: it ends well without the outputs, and gives a link type's fault for it.
+    end = read_output(running, "ERROR: failed to transfer '98d9' - [Errno 28] No space left on device", code=0)
+    assert (end.outcome, end.code) == ("failed", 1)
+    short = "split@a: /disk/.dvc/cache: 3.0 MB free, and DVC may need 4.4 MB to keep the outputs; if it fails now"
+    end = read_output(running, short, "ERROR: failed to reproduce 'split@a': No possible cache link types", code=255)
+    assert end.error == f"No possible cache link types ({short})"
 
 
 def test_one_line_for_all_that_failed():

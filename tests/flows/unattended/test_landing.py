@@ -9,7 +9,7 @@ import pytest
 from flows.unattended import clones
 from flows.unattended.clones import UnreachableError, find_origin, hide_credentials, open_clone
 from flows.unattended.ingest import blame_videos
-from flows.unattended.landing import Change, land, make, push_data
+from flows.unattended.landing import Change, LandingError, land, make, push_data
 from tasks.errors import ParamsError
 from tests.flows.unattended.test_registration import make_batch
 from tests.sandbox import BIN, ROOT
@@ -126,6 +126,30 @@ def test_two_that_land_at_the_same_time_lose_nothing(checkout):
     subprocess.run([BIN / "dvc", "pull", "-q", "make@a", "make@b"], cwd=checkout, check=True)
     assert (checkout / "data/a.txt").read_text() + (checkout / "data/b.txt").read_text() == "a\nb\n"
     assert git(checkout, "status", "--porcelain") == ""
+
+
+MOVES_ON = """#!/bin/sh
+unset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+git update-ref refs/heads/main $(git commit-tree -p main -m other main^{tree})
+exit 1
+"""
+
+
+@pytest.mark.faults
+def test_whoever_is_always_too_late_gives_up_and_loses_nothing_of_the_others(checkout, monkeypatch):
+    monkeypatch.setattr("flows.unattended.landing.MAX_ATTEMPTS", 3)
+    origin = checkout.parent / "origin.git"
+    hook = origin / "hooks/pre-receive"  # somebody else lands before each push
+    hook.write_text(MOVES_ON)
+    hook.chmod(0o755)
+    git(origin, "config", "user.email", "other@example.org")
+    git(origin, "config", "user.name", "Other")
+    with open_clone("g") as clone:
+        change = change_for(clone, "g")
+        make(clone, change)
+        with pytest.raises(LandingError, match=r"origin refused 3 times, .*; run it again, or let it leave a branch"):
+            land(clone, change, "push")
+    assert git(origin, "log", "--format=%s", "main").split() == ["other", "other", "other", "start"]
 
 
 def test_branch_is_left_for_review_and_main_stays(checkout):

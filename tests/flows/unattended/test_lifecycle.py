@@ -72,6 +72,10 @@ def test_two_batches_at_once_land_and_are_rendered(machine):
     assert ", 0 to run," in plan.splitlines()[-1]
     wait_for(lambda: any(call["run"] == "ingest-b3" for call in machine.calls))
     assert "no such file" in next(call["message"] for call in machine.calls if call["run"] == "ingest-b3")
+    # Its log says so in one line as well, and shows nobody the code.
+    assert "no such file" in machine.log("ingest-b3")
+    assert "Traceback" not in machine.log("ingest-b3")
+    assert "again in" not in machine.log("ingest-b3")  # no attempt mends it
     assert "ingest-b3 Failed" in (machine.sandbox.root / ".inbetween/failures.log").read_text()
     # Nothing was done in the checkout.
     assert machine.sandbox.run("git", "status", "--porcelain").stdout == ""
