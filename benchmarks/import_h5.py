@@ -3,7 +3,7 @@
     python benchmarks/import_h5.py [--pictures-mb 3000] [--motions-mb 17000] [--turns 3] [--folder /tmp]
 
 Files in the layouts of the two sets are made first: HumanSlomo.h5 of the sample's own pictures (data/sample, where it
-is made: PNG of some 260 kB; else blurred noise), AMASS_3D_joints.h5 of motions of 200 to 4,000 frames. Then, in turns:
+is made: PNG of some 340 kB; else blurred noise), AMASS_3D_joints.h5 of motions of 200 to 4,000 frames. Then, in turns:
 
 cp: `cp --reflink=never` and fsync of the copy.  import: the command's work, whose tables are each fsynced as they are
 finished, in a process of its own. Before each the page cache is emptied where that is permitted (it is said where not),
