@@ -8,7 +8,7 @@ size, and objects with a header of 16 bytes each.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CELL = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
 _OBJECT = np.dtype([("number", "<u2"), ("uses", "<u2"), ("reserved", "<u4"), ("size", "<u8")])
 _HEAP_BYTES, _OBJECT_BYTES = 16, _OBJECT.itemsize
+_FOLIO_BYTES = 2**22
 _BLOCK_VALUES = 2**18  # float64 values converted at a time: they stay in the processor's cache
 
 
@@ -89,10 +90,17 @@ def _is_plain_file(path: Path, dataset: "h5py.Dataset") -> bool:
 
 
 class DirectFile:
-    """A file read by address, by any number of threads."""
+    """A file read by address, by any number of threads.
 
-    def __init__(self, path: Path) -> None:
+    What was read leaves the page cache, so that a file of any size needs little of it: the same pages are used again.
+
+    Args: tell: is told of so many bytes read, and says up to where in the file nobody else will ask for them; what lies
+        behind stays in the cache.
+    """
+
+    def __init__(self, path: Path, tell: Callable[[int], int]) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
+        self.tell = tell
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -113,6 +121,8 @@ class DirectFile:
             # A large cell has a heap of its own, whose only object it is, and is where it belongs already.
             if (first["number"], first["size"]) != (cell["number"], len(place)):
                 self._fill_from_heap(index, cell, int(head[8:16].view("<u8")[0]), place)
+        if len(cells):
+            self._forget(int(cells["address"].min()), int((cells["address"] + cells["length"]).max()))
         return Packed(data, ends)
 
     def _fill_from_heap(self, index: int, cell: np.void, heap_bytes: int, place: npt.NDArray[np.uint8]) -> None:
@@ -137,6 +147,12 @@ class DirectFile:
             some = block[: min(_BLOCK_VALUES, len(into) - start)]
             self._fill(start, offset + 8 * start, some.view(np.uint8))
             into[start : start + len(some)] = some
+        self._forget(offset, offset + 8 * len(into))
+
+    def _forget(self, start: int, stop: int) -> None:
+        if stop <= self.tell(stop - start):
+            start = max(start - _FOLIO_BYTES, 0)  # the kernel frees none of a folio that began before
+            os.posix_fadvise(self._descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def _fill(self, index: int, offset: int, *places: npt.NDArray[np.uint8]) -> None:
         views = [place.data for place in places]

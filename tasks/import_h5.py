@@ -46,7 +46,7 @@ CHUNK_PICTURES = 16  # some MB of PNG: a row group
 SHARD_BYTES = 64 * 2**20  # of joints in a file
 GROUP_BYTES = 8 * 2**20  # of joints in a row group
 FRAME_BYTES = NUM_SMPL_H_JOINTS * 3 * 4
-WRITERS = 2  # threads that write tables; another reads, a fourth hashes the file
+WRITERS = 3  # threads that write tables; another reads what HDF5 must, a fifth hashes the file
 READ_AHEAD = 2  # parts of a table that wait to be written
 _END = object()
 _Loaded = TypeVar("_Loaded")
@@ -156,7 +156,12 @@ def import_h5(path: Path, layout: str, work: Import, options: Options, on_done: 
     """
     list_jobs = _list_clips if layout == "HumanSlomo" else _list_motions
     contents: dict[str, Any] = {}
-    with _no_collection(), _opened(path) as file, closing(DirectFile(path)) as direct:
+    with (
+        _no_collection(),
+        _opened(path) as file,
+        work.hashing_along() as tell,
+        closing(DirectFile(path, tell)) as direct,
+    ):
         for job in _do_ahead(list_jobs(_Source(path, file, direct), work.folder, options, contents)):
             on_done(job.amount)
     work.finish(contents)
@@ -352,6 +357,7 @@ def _read_cells(source: _Source, dataset: "h5py.Dataset", rows: range) -> Iterat
         load = partial(_load_cells, source.direct, where, some, cells) if cells is not None else None
         if load is None:
             packed = pack([_read(source.path, dataset, row).astype(np.uint8, copy=False) for row in some])
+            source.direct.tell(len(packed.data))
             load = partial(_same, packed)
         yield _Cells(start, some, where, load)
 
@@ -511,6 +517,7 @@ def _read_shard(source: _Source, group: "h5py.Group", shard: Sequence[_Motion]) 
         else:
             datasets = [group[motion.name]["joints"] for motion in motions]
             parts = [_read(source.path, dataset, slice(0, len(dataset))) for dataset in datasets]
+            source.direct.tell(sum(part.nbytes for part in parts))
             joints_m = np.concatenate([part.astype(np.float32).reshape(-1) for part in parts])
             yield _Motions(motions, partial(_same, joints_m))
 

@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tasks.tables import CLIP_SCHEMA, sync_file
 
 RECORD = "import.json"
 _STATE = ".state.json"
+_BLOCK_BYTES = 2**20
+_AHEAD_BYTES = 2**29
 
 
 class Import:
@@ -54,6 +57,19 @@ class Import:
         (staging / _STATE).write_text(json.dumps(state))
         self._hash = _HashThread(source)
         self._hash.start()
+
+    @contextmanager
+    def hashing_along(self) -> Iterator[Callable[[int], int]]:
+        """While a source is read, keep its hash at most 512 MB ahead, so that what it read is still in the page cache.
+
+        Returns: a function that is to be told how many bytes were read; it says how many are hashed.
+        """
+        self._hash.limit = _AHEAD_BYTES
+        try:
+            yield self._hash.follow
+        finally:
+            self._hash.limit = None
+            self._hash.follow(0)
 
     def finish(self, contents: Mapping[str, Any]) -> None:
         """Write the record and put the folder in its place. contents: what was imported, and what was left out."""
@@ -103,13 +119,16 @@ class _HashThread(threading.Thread):
         self._source = source
         files = [source] if source.is_file() else list_files(source)
         self.size = sum(path.stat().st_size for path in files)
+        self.limit: int | None = None  # bytes that it may be ahead of whoever reads the same file
+        self._num_hashed = self._num_followed = 0
+        self._moved = threading.Condition()
         self._sha256: str | None = None
         self._error: Exception | None = None
 
     def run(self) -> None:
         try:
             if self._source.is_file():
-                self._sha256 = hash_file(self._source)
+                self._sha256 = self._hash_file()
                 return
             digest = hashlib.sha256()
             for path in list_files(self._source):
@@ -117,6 +136,28 @@ class _HashThread(threading.Thread):
             self._sha256 = digest.hexdigest()
         except Exception as error:  # noqa: BLE001 (raised by the thread that waits for it)
             self._error = error
+
+    def follow(self, num_bytes: int) -> int:
+        """So many bytes more were read by others. Returns: how many are hashed."""
+        with self._moved:
+            self._num_followed += num_bytes
+            self._moved.notify_all()
+        return self._num_hashed
+
+    def _hash_file(self) -> str:
+        """As tasks.items.hash_file, but no further ahead than the limit."""
+        digest = hashlib.sha256()
+        block = bytearray(_BLOCK_BYTES)
+        with self._source.open("rb", buffering=0) as file:
+            while count := file.readinto(block):
+                digest.update(memoryview(block)[:count])
+                self._num_hashed += count
+                with self._moved:
+                    self._moved.wait_for(self._is_near)
+        return digest.hexdigest()
+
+    def _is_near(self) -> bool:
+        return self.limit is None or self._num_hashed <= self._num_followed + self.limit
 
     def result(self) -> str:
         self.join()

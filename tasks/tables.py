@@ -199,10 +199,11 @@ def _leaves(fields: Iterable[pa.Field], prefix: str) -> Iterator[tuple[str, pa.D
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file, or a folder's names, are on the disk and not in its cache alone."""
+    """Wait until a file, or a folder's names, are on the disk and not in its cache alone; then free the cache of it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 

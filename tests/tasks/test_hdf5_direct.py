@@ -13,6 +13,10 @@ LENGTHS = [3, 5000, 0, 100, 4096, 60_000, 1, 0, 700, 8]
 STRINGS = [np.random.default_rng(n).integers(0, 256, length, dtype=np.uint8) for n, length in enumerate(LENGTHS)]
 
 
+def all_known(num_bytes):
+    return 2**62
+
+
 def write_strings(path, **settings):
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("a", (len(STRINGS),), dtype=h5py.vlen_dtype(np.uint8), **settings)
@@ -22,7 +26,7 @@ def write_strings(path, **settings):
 
 
 def read_strings(path, rows):
-    with h5py.File(path) as file, closing(DirectFile(path)) as direct:
+    with h5py.File(path) as file, closing(DirectFile(path, all_known)) as direct:
         cells = find_cells(path, file["a"])
         packed = direct.read_cells(cells[rows])
         return [packed.string(index).tolist() for index in range(len(cells[rows]))]
@@ -82,7 +86,7 @@ def test_values_are_float32(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = values
     found = np.empty(len(values), np.float32)
-    with h5py.File(tmp_path / "a.h5") as file, closing(DirectFile(tmp_path / "a.h5")) as direct:
+    with h5py.File(tmp_path / "a.h5") as file, closing(DirectFile(tmp_path / "a.h5", all_known)) as direct:
         direct.read_values(find_values(tmp_path / "a.h5", file["a"]), found)
     np.testing.assert_array_equal(found, values.astype(np.float32))
 
@@ -91,7 +95,7 @@ def test_damage_names_the_place(tmp_path):
     path = write_strings(tmp_path / "a.h5")
     with h5py.File(path) as file:
         cells = find_cells(path, file["a"])
-    with closing(DirectFile(path)) as direct:
+    with closing(DirectFile(path, all_known)) as direct:
         wrong = cells.copy()
         wrong["number"][5] = 9
         with pytest.raises(DamagedError, match="its heap does not hold it") as caught:

@@ -71,6 +71,14 @@ def test_the_record_names_the_file_by_its_bytes(tmp_path):
         run(path, tmp_path)
 
 
+def test_a_hash_that_must_wait_for_the_import_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.import_record._AHEAD_BYTES", 0)
+    monkeypatch.setattr("tasks.import_record._BLOCK_BYTES", 100)
+    path = write_amass(tmp_path / "AMASS_3D_joints.h5", {"CMU": {"01_a.npz": 70, "01_b.npz": 40}})
+    folder, _ = run(path, tmp_path)
+    assert json.loads((folder / "import.json").read_text())["sha256"] == sha256(path.read_bytes()).hexdigest()
+
+
 def test_two_imports_are_the_same_bytes(tmp_path):
     path = write_humanslomo(tmp_path / "HumanSlomo.h5", {"a": 3}, {"a": 4})
     first, _ = run(path, tmp_path, name="first")
