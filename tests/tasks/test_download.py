@@ -317,8 +317,14 @@ def test_a_video_that_could_not_be_asked_for_is_not_skipped(server, tmp_path):
         wanted("dead", f"{server.url}/404.mp4"),
         wanted("alive", f"{server.url}/film.mp4"),
     ]
-    with pytest.raises(SourceError, match=r"1 of 3 videos could not be asked for.*away: http.*refused; run it again"):
-        download_videos(items, tmp_path / "v", settings, tmp_path)
+    said = (
+        r"1 of 3 videos could not be asked for: video away: http.*refused; 1 failed: video dead: .*404.*; run it again"
+    )
+    for missing in ("skip", "fail"):
+        with pytest.raises(SourceError, match=said):
+            download_videos(items, tmp_path / "v", replace(settings, missing=missing), tmp_path)
+    with pytest.raises(SourceError, match="1 of 1 videos could not be asked for"):
+        download_videos(items[:1], tmp_path / "w", settings, tmp_path)
     assert [row.video for row in read_manifest(tmp_path / "v").rows] == ["alive"]
     manifest = download_videos(items[1:], tmp_path / "v", settings, tmp_path)
     assert [row.video for row in manifest.skipped] == ["dead"]
