@@ -360,6 +360,9 @@ def _fetch_wheel(package: str, wheels: Path, settings: DownloadSettings) -> Path
         if "No module named pip" in result.stderr:
             raise ToolError(f"{sys.executable} has no pip to fetch {package} with; run make")
         if result.returncode != 0:
+            # Without a connection too its last word is that there is no such package.
+            if "connection broken by" in result.stderr:
+                raise _PassingError("pip could not fetch it: the connection to the package index broke")
             raise SourceError(f"pip could not fetch it: {_last_error(result.stderr)}")
         fresh.replace(place)
     return next(place.glob("*.whl"))

@@ -330,6 +330,13 @@ def test_a_video_that_could_not_be_asked_for_is_not_skipped(server, tmp_path):
     assert [row.video for row in manifest.skipped] == ["dead"]
 
 
+def test_a_package_is_not_missing_where_the_index_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    items = [wanted("away", "pypi:tiny-films==1#films/a.mp4")]
+    with pytest.raises(SourceError, match=r"could not be asked for: .*the connection to the package index broke"):
+        download_videos(items, tmp_path / "v", replace(SKIP, retries=1), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("said", "is_passing"),
     [
