@@ -31,8 +31,11 @@ FRAME_BYTES = {
 FILES_PER_CLIP = {"split": 1, "pose": 1, "background": 1, "render warp": 2}
 DVC_STAGES_PER_BATCH = 6  # download, split, pose, background, render, evaluate
 ITEM_FRAMES = {"split": 256, "pose": 256, "background": 24, "render warp": 24}
-# DVC's own time with nothing to do: 3.7 s at 100 stages, 13.1 s at 300 (measured), so n**1.15.
-DVC_S, DVC_POWER = 3.7 / 100**1.15, 1.15
+# GPU-seconds a frame of a clip, one H200: docs/benchmarks.md, "A GPU". Seven of eight frames are made.
+GPU_S = {"RIFE": 0.022 * 7 / 8, "render neural": 0.035 * 7 / 8}
+TRAIN_STEP_S, TRAIN_STEPS = 0.31, 21_200  # of a renderer, batch 4: the same table; steps as the paper's
+# DVC's own time with nothing to do: 1.9 s at 300 stages, 10.0 s at 900 (benchmarks/dag.py), so n**1.51.
+DVC_S, DVC_POWER = 1.9 / 300**1.51, 1.51
 PREFECT_ROWS_PER_STAGE = 200  # task runs of one stage, at most
 
 
@@ -117,6 +120,9 @@ def main() -> None:
     total_h = frames * sum(CORE_S.values()) / 3600
     print(f"{'all':<14}{total_h:>12,.0f}{frames * sum(FRAME_BYTES.values()) / 1e12:>8.1f}")
     print(f"on {args.workers} cores: {total_h / args.workers / 24:,.1f} days\n")
+    for what, gpu_s in GPU_S.items():
+        print(f"{what} on a GPU: {frames * gpu_s / 3600:,.0f} GPU-hours")
+    print(f"a renderer's training: {TRAIN_STEPS * TRAIN_STEP_S / 3600:.1f} GPU-hours\n")
 
     batches = math.ceil(args.clips / args.clips_per_batch)
     stages = batches * DVC_STAGES_PER_BATCH
