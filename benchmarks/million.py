@@ -34,8 +34,11 @@ FRAME_BYTES = {
 FILES_PER_CLIP = {"split": 1, "pose": 1, "background": 1, "render warp": 2}
 DVC_STAGES_PER_BATCH = 6  # download, split, pose, background, render, evaluate
 ITEM_FRAMES = {"split": 256, "pose": 256, "background": 24, "render warp": 24}
-# DVC's own time with nothing to do: 3.7 s at 100 stages, 13.1 s at 300 (measured), so n**1.15.
-DVC_S, DVC_POWER = 3.7 / 100**1.15, 1.15
+# The paper's generator alone, on the same GPU; seven of eight frames are made.
+NEURAL_S = 0.035 * 7 / 8
+TRAIN_STEP_S, TRAIN_STEPS = 0.31, 21_200  # of a renderer, batch 4: the same table; steps as the paper's
+# DVC's own time with nothing to do: 1.9 s at 300 stages, 10.0 s at 900 (benchmarks/dag.py), so n**1.51.
+DVC_S, DVC_POWER = 1.9 / 300**1.51, 1.51
 PREFECT_ROWS_PER_STAGE = 200  # task runs of one stage, at most
 
 
@@ -124,7 +127,9 @@ def main() -> None:
     gpu_h = {stage: [frames * second / 3600 for second in seconds] for stage, seconds in GPU_S.items()}
     for stage, (alone_h, shared_h) in gpu_h.items():
         print(f"{stage + ', RIFE':<20}{alone_h:>28,.0f}{shared_h:>20,.0f}")
-    print(f"{'both':<20}{sum(a for a, _ in gpu_h.values()):>28,.0f}{sum(b for _, b in gpu_h.values()):>20,.0f}\n")
+    print(f"{'both':<20}{sum(a for a, _ in gpu_h.values()):>28,.0f}{sum(b for _, b in gpu_h.values()):>20,.0f}")
+    print(f"the generator of neural, alone: {frames * NEURAL_S / 3600:,.0f} GPU-hours")
+    print(f"a renderer's training: {TRAIN_STEPS * TRAIN_STEP_S / 3600:.1f} GPU-hours\n")
 
     batches = math.ceil(args.clips / args.clips_per_batch)
     stages = batches * DVC_STAGES_PER_BATCH

@@ -20,6 +20,7 @@ import psutil
 
 from flows.disk import SHORT
 from flows.lifetime import end_with_parent
+from flows.lock_file import use_fast_updates
 from flows.pipeline import BUSY
 from flows.project import ROOT
 
@@ -213,6 +214,7 @@ def _python_path() -> str:
 def main() -> int:
     """DVC's own command line, ended with its parent."""
     end_with_parent(_ORPHAN_GRACE_S)
+    use_fast_updates()
     from dvc.cli import main as dvc
 
     return int(dvc(sys.argv[1:]))

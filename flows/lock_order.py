@@ -13,7 +13,7 @@ from pathlib import Path
 
 def lock_names(text: str) -> list[str]:
     """The stages in dvc.lock, in the order of the file."""
-    return [name for name, _ in _split_entries(text)[1]]
+    return [name for name, _ in split_entries(text)[1]]
 
 
 def remember_order(lock: Path, memory: Path) -> None:
@@ -37,13 +37,13 @@ def restore_order(lock: Path, memory: Path, plan: Sequence[str]) -> None:
 
 def order_entries(text: str, before: Sequence[str], plan: Sequence[str]) -> str:
     """dvc.lock's text with the entries `before` in place, then those of the plan, then the rest; the same lines."""
-    head, entries = _split_entries(text)
+    head, entries = split_entries(text)
     place = {name: number for number, name in enumerate(dict.fromkeys([*before, *plan]))}
     return head + "".join(block for _, block in sorted(entries, key=lambda entry: place.get(entry[0], len(place))))
 
 
-def _split_entries(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first entry, and (name, lines) of each."""
+def split_entries(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first entry of dvc.lock, and (name, lines) of each."""
     head, found, body = text.partition("stages:\n")
     starts = [match.start() for match in re.finditer(r"^  [^\s#-].*:\n", body, re.MULTILINE)] if found else []
     if not starts or starts[0] != 0:

@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 from flows.dvc_process import DvcProcesses, StageEnd
 from flows.lineage.record import note_restored
 from flows.lineage.summary import Summary
-from flows.lock_order import remember_order, restore_order
+from flows.lock_order import remember_order, restore_order, split_entries
 from flows.logs import flush_reports, keep_prefect_quiet
 from flows.pipeline import LOCK, PlannedStage
 from flows.prefect_tasks import join_run, write_run_context
@@ -230,8 +230,8 @@ def _artifact_key(stage: str) -> str:
 
 def _describe_hashes(stage: str, end: StageEnd) -> str:
     """What went into a stage and what came out, from its entry in dvc.lock."""
-    lock = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8")) or {}
-    entry = lock.get("stages", {}).get(stage, {})
+    block = dict(split_entries(LOCK.read_text(encoding="utf-8"))[1]).get(stage, "")
+    entry = YAML(typ="safe", pure=True).load(block)[stage] if block else {}
     lines = [f"`{entry.get('cmd', stage)}`: **{end.outcome}** in {end.seconds:.1f} s", ""]
     lines += ["| | path | md5 | bytes |", "|---|---|---|---|"]
     for kind, word in (("deps", "in"), ("outs", "out")):
