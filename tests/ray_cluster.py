@@ -45,13 +45,17 @@ class Cluster:
         _start(["--address", self.address, "--num-cpus", str(num_cpus)], self.away, environment)
         (self.away_raylet,) = _raylets(self.address) - before
 
-    def at_work(self) -> set[int]:
-        """The second node's processes that are doing a group of items now: Ray gives them the title of their task."""
+    def at_work(self, *, is_anywhere: bool = False) -> set[int]:
+        """The second node's processes that are doing a group of items now: Ray gives them the title of their task.
+
+        Args: is_anywhere: True = those of the head as well.
+        """
         found = set()
-        for process in psutil.Process(self.away_raylet).children(recursive=True):
-            with suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith("ray::do_group_on_node"):
-                    found.add(process.pid)
+        for raylet in _raylets(self.address) if is_anywhere else {self.away_raylet}:
+            for process in psutil.Process(raylet).children(recursive=True):
+                with suppress(psutil.Error):
+                    if " ".join(process.cmdline()).startswith("ray::do_group_on_node"):
+                        found.add(process.pid)
         return found
 
     def kill_node(self) -> None:
