@@ -1,5 +1,6 @@
 """A checkout with a bare origin and a DVC remote, as a worker's machine has it, for tests of unattended runs."""
 
+import base64
 import json
 import re
 import signal
@@ -65,8 +66,10 @@ def write_request(sandbox: Sandbox, batch: dict[str, object]) -> str:
 class Machine:
     """A worker's machine: checkout, bare origin, DVC remote, a kept server and a kept worker."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, hook_path: str = "") -> None:
+        """hook_path: of the address that is called when a run fails."""
         self.sandbox = sandbox
+        self._hook_path = hook_path
         self.calls: list[dict[str, str]] = []
         self.keepers: list[subprocess.Popen[str]] = []
 
@@ -127,7 +130,7 @@ class Machine:
 
         hook = HTTPServer(("127.0.0.1", 0), Hook)
         Thread(target=hook.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{hook.server_port}/"
+        return f"http://127.0.0.1:{hook.server_port}/{self._hook_path}"
 
     def ask(self, path: str, content: dict[str, object]) -> list[dict[str, object]]:
         request = urllib.request.Request(
@@ -135,6 +138,8 @@ class Machine:
             json.dumps(content).encode(),
             {"Content-Type": "application/json"},
         )
+        if password := self.sandbox.env.get("PREFECT_API_AUTH_STRING"):
+            request.add_header("Authorization", "Basic " + base64.b64encode(password.encode()).decode())
         with urllib.request.urlopen(request, timeout=100) as answer:
             return json.load(answer)
 
