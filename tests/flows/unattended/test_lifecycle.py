@@ -4,6 +4,7 @@ Whatever dies, the run goes on or is marked, no run stays RUNNING, the next atte
 """
 
 import re
+import urllib.error
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -41,6 +42,18 @@ def flow_process(machine: Machine, batch: str) -> psutil.Process:
     """The process of a batch's flow run: an ancestor of its stage."""
     parents = machine.processes("stage", batch)[0].parents()
     return next(parent for parent in parents if "prefect.engine" in parent.cmdline())
+
+
+def test_wrong_parameter_is_refused_by_the_server_with_its_name(machine):
+    (deployment,) = machine.ask("deployments/filter", {"deployments": {"name": {"any_": ["new-batch"]}}})
+    batch = describe_batch("b0")
+    batch["clips"][0]["last"] = "ten"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        machine.ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {"batch": batch}})
+    answer = refused.value.read().decode()
+    assert 400 <= refused.value.code < 500
+    assert "last" in answer, answer
+    assert "ten" in answer, answer
 
 
 def test_two_batches_at_once_land_and_are_rendered(machine):
