@@ -7,11 +7,11 @@ was written in place would be "restored" from the very bytes that were written.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from flows.progress import say
 from flows.project import ROOT
-from tasks.items import md5_file
 
 
 def share_with_cache(files: Mapping[Path, str]) -> None:
@@ -27,14 +27,11 @@ def share_with_cache(files: Mapping[Path, str]) -> None:
         if held is None or held.samefile(path):
             continue
         temporary = held.with_name(f".{held.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):  # a cache on another disk shares no file with anyone
             temporary.hardlink_to(path)
             temporary.chmod(0o444)
             temporary.replace(held)
-        except OSError:  # a cache on another disk shares no file with anyone
-            pass
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def drop_rewritten(output: Path, md5: str) -> int:
@@ -44,6 +41,7 @@ def drop_rewritten(output: Path, md5: str) -> int:
     Returns: how many there were; DVC makes them anew, or takes them from a remote.
     """
     from flows.lineage.places import find_places
+    from tasks.lineage.hashing import hash_file
 
     cache = find_places(ROOT).all[0]
     files = {"": md5}
@@ -53,7 +51,7 @@ def drop_rewritten(output: Path, md5: str) -> int:
     number = 0
     for name, wanted in files.items():
         path, held = output / name, cache.path_of(wanted)
-        if held and path.exists() and held.samefile(path) and md5_file(path) != wanted:
+        if held and path.exists() and held.samefile(path) and hash_file(str(path), path.stat().st_size) != wanted:
             held.unlink()
             say(f"{path.relative_to(ROOT)}: was written in place, and so was its object in DVC's cache: dropped there")
             number += 1

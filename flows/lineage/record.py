@@ -23,9 +23,9 @@ from flows.cache import share_with_cache
 from flows.lifetime import hold_lock
 from flows.progress import say
 from flows.project import FLOW_RUN, ROOT, STATE
-from tasks.items import FileId, identify, md5_file
 
 if TYPE_CHECKING:
+    from tasks.items import FileId
     from tasks.lineage.lock import Entry
 
 RUNS = ROOT / "lineage/runs.jsonl"
@@ -36,7 +36,7 @@ _NOT_DIRTY = (":!dvc.lock", ":!lineage", ":!metrics")
 
 
 @contextmanager
-def recorded(stage: str, item: str, tools: Mapping[str, str], md5s: Mapping[FileId, str]) -> Iterator[None]:
+def recorded(stage: str, item: str, tools: Mapping[str, str], md5s: "Mapping[FileId, str]") -> Iterator[None]:
     """Append a line when the work inside has ended well. A record that cannot be written does not fail the stage.
 
     Args: md5s: of those output files whose md5 is known by then; the others are read.
@@ -124,8 +124,9 @@ def output_paths(stage: str, item: str) -> list[str]:
     return sorted(re.sub(r"\$\{([^}]+)\}", lambda match: values[match[1]], name) for name in names)
 
 
-def hash_files(path: Path, known: Mapping[FileId, str]) -> dict[Path, str]:
+def hash_files(path: Path, known: "Mapping[FileId, str]") -> dict[Path, str]:
     """The md5 of a file, or of each file of a folder; none where it is not there."""
+    from tasks.items import identify, md5_file  # here: with Arrow, which who only reads the record does without
 
     def md5(file: Path) -> str:
         return known.get(identify(file)) or md5_file(file)

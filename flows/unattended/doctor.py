@@ -116,7 +116,12 @@ def _check_disk() -> Finding:
     free = shutil.disk_usage(STATE if STATE.exists() else ROOT).free
     found = f"{free / 2**30:.0f} GB free for cache, items and clones"
     if free < LOW_DISK_BYTES:
-        return Finding("disk", "bad", found, "delete .inbetween/items; after `dvc push`, `dvc gc --workspace`")
+        return Finding(
+            "disk",
+            "bad",
+            found,
+            "`dvc push`, `dvc gc --workspace`, and delete .inbetween/items, which shares its files",
+        )
     return Finding("disk", "ok", found)
 
 

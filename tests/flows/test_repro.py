@@ -234,6 +234,16 @@ def test_stage_modules_import_no_prefect():
     Sandbox(ROOT).run("python", "-c", code)
 
 
+def test_what_only_starts_stages_goes_without_arrow():
+    """A process of each costs its start for every stage."""
+    code = (
+        "import sys, flows.dvc_process, flows.repro\n"
+        "found = {name.split('.')[0] for name in sys.modules} & {'pyarrow', 'numpy', 'cv2'}\n"
+        "assert not found, found"
+    )
+    Sandbox(ROOT).run("python", "-c", code)
+
+
 def test_plan_of_what_does_not_exist_yet(tmp_path):
     sandbox = copy_project(tmp_path / "copy")
     if (sandbox.root / "params/paper.yaml").is_file():
