@@ -6,16 +6,12 @@ AMASS_3D_joints.h5     /DATASET/MOTION/joints: (frames, 52, 3) float64, m
 Neither tells frame numbers or rates: pictures stand in the order of their files, motions as they were recorded.
 """
 
-import gc
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
@@ -26,6 +22,7 @@ import pyarrow.parquet as pq
 from models.skeleton import NUM_JOINTS
 from tasks.errors import SourceError
 from tasks.hdf5_direct import DamagedError, DirectFile, Packed, allocate, find_cells, find_values, pack
+from tasks.import_ahead import Job, do_ahead, no_collection, no_table
 from tasks.import_record import Import, picture_array
 from tasks.tables import (
     BACKGROUND_SCHEMA,
@@ -130,23 +127,6 @@ def count_work(path: Path, layout: str) -> int:
         return sum(motion["joints"].shape[0] for group in file.values() for motion in group.values())
 
 
-class _Job(NamedTuple):
-    """One table to be written.
-
-    amount: pictures or frames of the source that are done with it.
-    read: its parts, from HDF5.  write: makes the table of them, without HDF5.
-    """
-
-    target: Path
-    amount: int
-    read: Callable[[], Iterator[Any]]
-    write: Callable[[Iterator[Any]], None]
-
-
-def _left_out(amount: int) -> _Job:
-    return _Job(Path(), amount, lambda: iter(()), lambda parts: None)
-
-
 def import_h5(path: Path, layout: str, work: Import, options: Options, on_done: Callable[[int], None]) -> str:
     """Fill an import from a file, and finish it; what an earlier run wrote is not written again.
 
@@ -157,89 +137,17 @@ def import_h5(path: Path, layout: str, work: Import, options: Options, on_done: 
     list_jobs = _list_clips if layout == "HumanSlomo" else _list_motions
     contents: dict[str, Any] = {}
     with (
-        _no_collection(),
+        no_collection(),
         _opened(path) as file,
         work.hashing_along() as tell,
         closing(DirectFile(path, tell)) as direct,
     ):
-        for job in _do_ahead(list_jobs(_Source(path, file, direct), work.folder, options, contents)):
+        for job in do_ahead(list_jobs(_Source(path, file, direct), work.folder, options, contents)):
             on_done(job.amount)
     work.finish(contents)
     counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in contents.items() if what != "left_out")
     left_out = [f"{name} ({reason})" for name, reason in contents["left_out"].items()]
     return counts + (f"; left out: {'; '.join(left_out[:5])}{', ...' if left_out[5:] else ''}" if left_out else "")
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without Python's search for cycles, which in any thread may come upon an object of h5py's: see _do_ahead."""
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _do_ahead(jobs: Iterable[_Job]) -> Iterator[_Job]:
-    """Each job when its table is written, in their order, while the next ones are read.
-
-    All of HDF5 is called by the caller's thread: h5py 3.16 may wait for ever where two threads call it. The others read
-    past it (hdf5_direct), encode and wait for the disk.
-    """
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="import") as threads:
-        ahead: deque[tuple[_Job, Future[None]]] = deque()
-        for job in jobs:
-            parts = _Parts()
-            future = threads.submit(_write, job, parts)
-            ahead.append((job, future))
-            if not job.target.is_file():
-                parts.fill(job.read(), future)
-            while ahead and (len(ahead) > WRITERS or ahead[0][1].done()):
-                done, future = ahead.popleft()
-                future.result()
-                yield done
-        for done, future in ahead:
-            future.result()
-            yield done
-
-
-def _write(job: _Job, parts: "_Parts") -> None:
-    if not job.target.is_file():
-        job.write(iter(parts))
-
-
-class _Parts:
-    """Parts of a table on their way from the thread that reads to the one that writes; a few at a time."""
-
-    def __init__(self) -> None:
-        self._queue: Queue[Any] = Queue(READ_AHEAD)
-
-    def fill(self, parts: Iterable[Any], writer: "Future[None]") -> None:
-        """Hand over parts, until the writer fails; where reading fails, the writer does too."""
-        try:
-            for part in parts:
-                self._put(part, writer)
-            self._put(_END, writer)
-        except BaseException as error:
-            self._put(error, writer)
-            raise
-
-    def _put(self, part: object, writer: "Future[None]") -> None:
-        while not writer.done():
-            try:
-                self._queue.put(part, timeout=0.1)
-            except Full:
-                continue
-            return
-
-    def __iter__(self) -> Iterator[Any]:
-        while (part := self._queue.get()) is not _END:
-            if isinstance(part, BaseException):
-                raise part
-            yield part
 
 
 class _Source(NamedTuple):
@@ -250,7 +158,7 @@ class _Source(NamedTuple):
     direct: DirectFile
 
 
-def _list_clips(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[_Job]:
+def _list_clips(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[Job]:
     contents |= {"clips": 0, "frames": 0, "poses": 0, "backgrounds": 0, "left_out": {}}
     for group_name, group in source.file.items():
         sides = [side for side in _SIDES if f"{side}_images" in group or f"{side}_poses" in group]
@@ -269,7 +177,7 @@ def _list_tables(
     folder: Path,
     options: Options,
     contents: dict[str, Any],
-) -> Iterator[_Job]:
+) -> Iterator[Job]:
     """A clip's three tables. Frames of the clip are its pictures, or its poses where it has none."""
     path = source.path
     images, poses, dain = (group.get(f"{side}_{kind}") for kind in ("images", "poses", "dain"))
@@ -289,7 +197,7 @@ def _list_tables(
     if images is not None:
         target = folder / "clips" / f"{clip}.parquet"
         read = partial(_read_cells, source, images, range(num_frames))
-        yield _Job(target, num_frames, read, partial(_write_clip, target, frames, options.fps.get("", 30.0), metadata))
+        yield Job(target, num_frames, read, partial(_write_clip, target, frames, options.fps.get("", 30.0), metadata))
     if poses is not None:
         if poses.shape != (num_frames, NUM_JOINTS, 3):
             contents["left_out"][f"{clip} poses"] = f"{poses.shape}, not ({num_frames}, {NUM_JOINTS}, 3)"
@@ -297,20 +205,20 @@ def _list_tables(
             contents["poses"] += 1
             target = folder / "poses" / f"{clip}.parquet"
             facts = metadata | {"estimator": "imported", "estimator_version": path.name}
-            yield _Job(target, 0, partial(_read_poses, path, poses), partial(_write_poses, target, frames, facts))
+            yield Job(target, 0, partial(_read_poses, path, poses), partial(_write_poses, target, frames, facts))
     if dain is not None and len(dain):
         target = folder / "backgrounds" / f"{clip}.parquet"
         wanted = _dain_rows(side, len(dain), num_frames)
         if wanted is None:
             contents["left_out"][f"{clip} backgrounds"] = f"{len(dain)} pictures for {num_frames} frames"
         if wanted is None or not wanted.rows:
-            yield _left_out(len(dain))
+            yield no_table(len(dain))
         else:
             contents["backgrounds"] += 1
             numbers = [frames[row + wanted.shift] for row in wanted.rows]
             facts = metadata | {"interpolator": "dain", "key_step": str(wanted.key_step)}
             read = partial(_read_cells, source, dain, wanted.rows)
-            yield _Job(target, len(dain), read, partial(_write_backgrounds, target, numbers, wanted.use, facts))
+            yield Job(target, len(dain), read, partial(_write_backgrounds, target, numbers, wanted.use, facts))
 
 
 class _DainRows(NamedTuple):
@@ -465,7 +373,7 @@ class _Motion(NamedTuple):
     offset: int | None
 
 
-def _list_motions(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[_Job]:
+def _list_motions(source: _Source, folder: Path, options: Options, contents: dict[str, Any]) -> Iterator[Job]:
     contents |= {"datasets": 0, "motions": 0, "motion_frames": 0, "left_out": {}}
     for dataset, group in source.file.items():
         if not _NAME.fullmatch(dataset):
@@ -476,7 +384,7 @@ def _list_motions(source: _Source, folder: Path, options: Options, contents: dic
             joints = motion.get("joints") if hasattr(motion, "keys") else None
             if joints is None or joints.shape[1:] != (NUM_SMPL_H_JOINTS, 3) or not len(joints):
                 contents["left_out"][f"{dataset}/{name}"] = f"joints are {getattr(joints, 'shape', 'not there')}"
-                yield _left_out(0 if joints is None else joints.shape[0])
+                yield no_table(0 if joints is None else joints.shape[0])
             else:
                 motions.append(_Motion(name, len(joints), find_values(source.path, joints)))
         for number, shard in enumerate(_fill(motions, SHARD_BYTES)):
@@ -486,7 +394,7 @@ def _list_motions(source: _Source, folder: Path, options: Options, contents: dic
             contents["motion_frames"] += num_frames
             fps = options.fps.get(dataset, options.fps.get("", 60.0))
             read = partial(_read_shard, source, group, shard)
-            yield _Job(target, num_frames, read, partial(_write_shard, target, dataset, fps, options.licence))
+            yield Job(target, num_frames, read, partial(_write_shard, target, dataset, fps, options.licence))
 
 
 def _fill(motions: Sequence[_Motion], num_bytes: int) -> list[list[_Motion]]:
