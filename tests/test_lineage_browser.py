@@ -312,4 +312,7 @@ def test_print_has_the_picture_the_path_and_what_is_left_open(page, tmp_path):
 def test_nothing_is_wider_than_the_screen(page):
     for width in (390, 768, 1280):
         page.set_viewport_size({"width": width, "height": 844})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # The page lays itself out anew when it is told of the size, which may be a moment later.
+        page.wait_for_function(
+            "width => innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+        )
